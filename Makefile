@@ -1,0 +1,85 @@
+# Two commands matter: `make demo` trains on a real YARN on this machine, `make test` runs every test.
+# Both set up all that they need. What is slow to fetch or build is kept in the user's cache folder.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CACHE := $(or $(TONY_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tony)
+LOCK_HASH := $(shell sha256sum requirements/tensorflow.lock | cut -c1-16)
+TENSORFLOW := $(CACHE)/environments/tensorflow-$(LOCK_HASH)
+export TONY_TENSORFLOW_PYTHON := $(TENSORFLOW)/bin/python
+
+.PHONY: help
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.PHONY: demo
+demo: setup java $(TENSORFLOW)/.complete  ## train on a real one-machine YARN and show the result
+	@examples/demo.sh $(BIN)/tony $(TONY_TENSORFLOW_PYTHON)
+
+.PHONY: test
+test: setup java torch $(TENSORFLOW)/.complete  ## all tests: pure, processes, real YARN
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: test-unit test-process test-cluster
+test-unit: setup  ## the pure tests, in seconds
+	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+test-process: setup torch $(TENSORFLOW)/.complete  ## real processes on this machine
+	$(BIN)/python -m pytest tests/process tests/contract $(PYTEST_ARGS)
+test-cluster: setup java $(TENSORFLOW)/.complete  ## a real YARN on this machine
+	$(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: setup  ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: types
+types: setup  ## type checks
+	$(BIN)/mypy tony appmaster executor
+
+.PHONY: generated
+generated: setup  ## write again what is generated: protocol stubs, default settings
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. tony/protocol/appmaster.proto
+	$(BIN)/python -m tony.config.keys > conf/tony-default.yaml
+
+.PHONY: setup
+setup: $(VENV)/.complete  ## the development environment in .venv
+
+$(VENV)/.complete: requirements/dev.lock setup.cfg setup.py
+	@command -v $(PYTHON) >/dev/null || { echo "No $(PYTHON). Run: sudo apt-get install -y python3 python3-venv"; exit 1; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || { echo "Run: sudo apt-get install -y python3-venv"; exit 1; }
+	@[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements/dev.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Debian packages: installed when this user may, else the one line to run is printed.
+.PHONY: java
+java:
+	@if ! command -v java >/dev/null || ! command -v mvn >/dev/null; then \
+	  line="apt-get install -y --no-install-recommends openjdk-17-jre-headless maven"; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -q && DEBIAN_FRONTEND=noninteractive $$line; \
+	  else echo "Java or Maven is missing. Run: sudo $$line"; exit 1; fi; fi
+
+# Only for the PyTorch tests, which say so when they skip.
+.PHONY: torch
+torch:
+	@if ! /usr/bin/python3 -c 'import torch' 2>/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends python3-torch >/dev/null \
+	  || echo "python3-torch cannot be installed; the PyTorch tests will be skipped"; fi
+
+# The environment of the TensorFlow examples: 1.4 GB, once per lock file.
+$(TENSORFLOW)/.complete: | setup
+	rm -rf $(TENSORFLOW)
+	$(BIN)/uv venv --quiet --python $(BIN)/python $(TENSORFLOW)
+	$(BIN)/uv pip sync --quiet --python $(TONY_TENSORFLOW_PYTHON) requirements/tensorflow.lock
+	@touch $@
+
+.PHONY: clean
+clean:  ## remove what was built here; caches stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
