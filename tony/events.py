@@ -1,0 +1,38 @@
+"""What happened to a job, for people, history and following clients: one JSON line each, kept for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class EventKind(str, Enum):
+    """What an event is about. Kinds are only ever added."""
+
+    JOB = "JOB"
+    """The job changed its state; `fields` has ``state`` and, at the end, ``reason``."""
+    TASK = "TASK"
+    """A task changed its state; `fields` has ``state``, ``incarnation``, ``host``, ``container``."""
+    WAITING = "WAITING"
+    """What the job is waiting for, in words, whenever that changes."""
+    DECISION = "DECISION"
+    """What the restart policy decided for a root cause, with its reasons."""
+    URL = "URL"
+    """A page to look at: ``page`` (``tensorboard``) and ``url``."""
+    NOTE = "NOTE"
+    """A sentence worth keeping."""
+    VERDICT = "VERDICT"
+    """The last one: how the job ended."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """`number` counts from 1 within the job; `at` is wall time in seconds since the epoch, for people only."""
+
+    number: int
+    at: float
+    kind: EventKind
+    text: str
+    task: str | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
