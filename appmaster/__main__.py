@@ -1,0 +1,196 @@
+"""Environment and files → objects → loop → verdict. Runs in the folder of the application master's container.
+
+Exit code 0 when a final status was reported; anything else makes the supervising script start it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from appmaster import stimuli as on
+from appmaster.environment import AppMasterEnvironment
+from appmaster.folder import JobFolder
+from appmaster.history import History
+from appmaster.local import LocalContainers
+from appmaster.loop import Loop
+from appmaster.machine import JobMachine
+from appmaster.resume import KeptState, next_attempt, same_attempt
+from appmaster.service import Service
+from tony.clock import SystemClock
+from tony.containers import ContainerBackend, Identity
+from tony.errors import TonyError
+from tony.plan import JobSecrets
+from tony.protocol.credentials import Credentials
+from tony.protocol.server import AppMasterServer
+from tony.records import decode
+from tony.snapshot import Verdict
+from tony.spec import JobRecord, Upload
+from tony.state import JobState
+from tony.storage import Storage
+
+_log = logging.getLogger("appmaster")
+
+JOB_FILE = "tony-job.json"
+SECRETS_FILE = "tony-secrets.json"
+_PORT_FILE = "am-port"
+_STOP_S = 1.0
+
+
+def main() -> int:
+    """Run the application master of one job to its end."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("skein").setLevel(logging.WARNING)
+    here = Path.cwd()
+    environment = AppMasterEnvironment.from_environ()
+    record = decode((here / JOB_FILE).read_bytes(), JobRecord)
+    secrets = decode((here / SECRETS_FILE).read_bytes(), JobSecrets)
+    return asyncio.run(_run(here, environment, record, secrets))
+
+
+async def _run(here: Path, environment: AppMasterEnvironment, record: JobRecord, secrets: JobSecrets) -> int:
+    storage = Storage(record.storage, record.user)
+    folder = JobFolder(storage, environment.application_id, here)
+    with contextlib.closing(_backend(here, environment, record)) as backend, contextlib.closing(storage):
+        kept, settled = await _what_was_before(folder, environment.attempt)
+        if settled is not None:
+            _log.info("an earlier attempt ended the job: %s", settled.message)
+            await asyncio.to_thread(backend.finish, settled.state is JobState.SUCCEEDED, diagnostics(settled))
+            return 0
+        machine = _machine(kept, environment, record)
+        clock = SystemClock()
+        history = History(folder.write_events, environment.attempt, kept.last_event if kept else 0)
+        credentials = Credentials(
+            (here / environment.certificate).read_text(), (here / environment.private_key).read_text()
+        )
+        address: list[str] = []
+
+        def of_container(identity: Identity) -> dict[str, str]:
+            return {
+                "TONY_BACKEND": environment.backend,
+                "TONY_APPLICATION_ID": environment.application_id,
+                "TONY_AM_ADDRESS": address[0],
+                "TONY_TASK": str(identity.task),
+                "TONY_INCARNATION": str(identity.incarnation),
+            }
+
+        loop = Loop(machine, backend, folder, history, clock, of_container)
+        checkpoint_dir = record.spec.checkpoint_dir or folder.checkpoints()
+        service = Service(
+            machine, record, history, clock, loop.feed, secrets.owner_key, secrets.secrets, checkpoint_dir
+        )
+        loop.service = service
+        server = AppMasterServer(service, service, credentials, secrets.owner_key)
+        port = await _listen(server, here / _PORT_FILE, environment.host)
+        address.append(f"{environment.host}:{port}")
+        _log.info("%s listens on %s", environment.application_id, address[0])
+        making = asyncio.create_task(
+            asyncio.to_thread(_make_folder, folder, record, secrets, environment.host, port, environment.attempt)
+        )
+        if kept is not None and kept.attempt == environment.attempt:
+            loop.resume()
+        else:
+            loop.feed(on.Begin())
+        verdict = await loop.run()
+        await making
+        await loop.report(verdict)
+        await server.stop(_STOP_S)
+        await loop.finish(verdict, diagnostics(verdict))
+        loop.close()
+    return 0
+
+
+def diagnostics(verdict: Verdict) -> str:
+    """One paragraph for the resource manager's page."""
+    text = f"{verdict.reason.value}: {verdict.message}"
+    failure = verdict.first_failure
+    if failure is None:
+        return text
+    where = f"{failure.task} on {failure.host or 'an unknown host'}, generation {failure.generation}"
+    how = failure.signal or (f"exit code {failure.exit_code}" if failure.exit_code is not None else "no exit code")
+    return f"{verdict.reason.value}: {where}, {how}: {verdict.message}"
+
+
+async def _what_was_before(folder: JobFolder, attempt: int) -> tuple[KeptState | None, Verdict | None]:
+    """The state to go on from, or the verdict to repeat."""
+    kept = folder.own_state()
+    if kept is None and attempt > 1:
+        settled = await asyncio.to_thread(folder.verdict)
+        if settled is not None:
+            return None, settled
+        kept = await asyncio.to_thread(folder.last_state)
+        if kept is not None and kept.verdict is not None:
+            # The attempt before had decided and was stopping: its containers are gone, its word stands.
+            await folder.keep_verdict(kept.verdict)
+            return None, kept.verdict
+    if kept is not None and kept.verdict is not None and kept.state.ended:
+        return None, kept.verdict
+    return kept, None
+
+
+def _machine(kept: KeptState | None, environment: AppMasterEnvironment, record: JobRecord) -> JobMachine:
+    clock = SystemClock()
+    now, wall = clock.monotonic(), clock.wall()
+    job, application_id, attempt = record.spec, environment.application_id, environment.attempt
+    if kept is None:
+        return JobMachine(job, application_id, record.user, now=now, wall=wall, attempt=attempt, seed=os.getpid())
+    if kept.attempt == attempt:
+        return same_attempt(kept, job, application_id, record.user, now)
+    return next_attempt(kept, job, application_id, record.user, attempt, now, wall)
+
+
+def _backend(here: Path, environment: AppMasterEnvironment, record: JobRecord) -> ContainerBackend:
+    if environment.backend == "yarn":
+        from tony.yarn import YarnContainers
+
+        return YarnContainers.from_current()
+    launch = importlib.util.find_spec("executor.launch")
+    assert launch is not None and launch.origin is not None
+
+    def files(role: str) -> Mapping[str, Path]:
+        uploads = [record.environment, record.source, *record.files, *record.role_files.get(role, ())]
+        found = {upload.name: _path(upload) for upload in uploads if upload is not None}
+        for name in (environment.certificate, environment.private_key):
+            found[name] = here / name
+        return found
+
+    return LocalContainers(
+        here, [record.python, "-I", launch.origin, "executor"], files, environment.of_executor(), environment.host
+    )
+
+
+def _path(upload: Upload) -> Path:
+    return Path(urlsplit(upload.url).path)
+
+
+async def _listen(server: AppMasterServer, port_file: Path, host: str) -> int:
+    """Listen on the port of the process before, which every executor knows, else on any."""
+    known = int(port_file.read_text()) if port_file.exists() else 0
+    where = "127.0.0.1" if host in ("localhost", "127.0.0.1") else "0.0.0.0"
+    try:
+        port = await server.start(where, known)
+    except OSError as error:
+        raise TonyError(f"the port of the process before is taken: {error}") from error
+    port_file.write_text(str(port))
+    return port
+
+
+def _make_folder(
+    folder: JobFolder, record: JobRecord, secrets: JobSecrets, host: str, port: int, attempt: int
+) -> None:
+    try:
+        folder.create(record, secrets)
+        folder.keep_address(host, port, attempt)
+    except TonyError as error:
+        _log.error("the job folder cannot be made; clients on other hosts will not find this job: %s", error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

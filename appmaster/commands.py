@@ -1,0 +1,140 @@
+"""What the machine may ask of the world. The loop obeys; outcomes come back as stimuli."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tony.containers import Identity
+from tony.events import EventKind
+from tony.snapshot import Verdict
+from tony.spec import ClusterSpec
+
+
+@dataclass(frozen=True)
+class RequestContainer:
+    """Ask the back-end for a container."""
+
+    identity: Identity
+
+
+@dataclass(frozen=True)
+class StopContainer:
+    """Give a request back, or end a container."""
+
+    identity: Identity
+    handle: str
+
+
+@dataclass(frozen=True)
+class SayWelcome:
+    """Accept an executor; it prepares for `generation`."""
+
+    identity: Identity
+    generation: int
+
+
+@dataclass(frozen=True)
+class SayRefused:
+    """Turn away an executor that is not, or no longer, wanted."""
+
+    identity: Identity
+    reason: str
+
+
+@dataclass(frozen=True)
+class SayRelease:
+    """Let a task start its user process."""
+
+    identity: Identity
+    cluster: ClusterSpec
+    hold_ports: bool
+
+
+@dataclass(frozen=True)
+class SayStopUser:
+    """End the user process, keep the container; get ready for `next_generation`."""
+
+    identity: Identity
+    generation: int
+    next_generation: int
+    grace_s: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class SayLeave:
+    """End the user process if there is one, then the executor."""
+
+    identity: Identity
+    grace_s: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class SayResultAck:
+    """The result arrived and is kept."""
+
+    identity: Identity
+    generation: int
+
+
+@dataclass(frozen=True)
+class DropStream:
+    """Close the control stream of an incarnation that is no longer spoken with."""
+
+    identity: Identity
+
+
+@dataclass(frozen=True)
+class RecordEvent:
+    """Keep it in the history and show it to whoever follows."""
+
+    kind: EventKind
+    text: str
+    task: str | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SaveState:
+    """Keep what a restarted application master needs; before anything later in the same list is done."""
+
+
+@dataclass(frozen=True)
+class ShowProgress:
+    """Tell the cluster how far the job is, from 0 to 1."""
+
+    fraction: float
+
+
+@dataclass(frozen=True)
+class KeepVerdict:
+    """Write the verdict where a later attempt and every client find it. Comes before `Finish`."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Nothing more to wait for: report the verdict to the cluster and end."""
+
+    verdict: Verdict
+
+
+Command = (
+    RequestContainer
+    | StopContainer
+    | SayWelcome
+    | SayRefused
+    | SayRelease
+    | SayStopUser
+    | SayLeave
+    | SayResultAck
+    | DropStream
+    | RecordEvent
+    | SaveState
+    | ShowProgress
+    | KeepVerdict
+    | Finish
+)

@@ -1,0 +1,90 @@
+"""Events: in memory for clients that follow, and on storage for ever. A slow or dead store delays nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from tony.events import Event, EventKind
+from tony.records import encode
+
+_log = logging.getLogger(__name__)
+
+_MEMORY_LIMIT = 20_000
+_UNWRITTEN_LIMIT = 20_000
+_FIRST_PAUSE_S = 2.0
+_LAST_PAUSE_S = 60.0
+
+
+class History:
+    """All events of the job, numbered from 1. `write(name, bytes)` blocks and may fail; it runs in a thread."""
+
+    def __init__(self, write: Callable[[str, bytes], None], attempt: int, last_number: int = 0) -> None:
+        self.last_number = last_number
+        self.dropped = 0
+        self._write = write
+        self._attempt = attempt
+        self._events: deque[Event] = deque(maxlen=_MEMORY_LIMIT)
+        self._unwritten: deque[Event] = deque()
+        self._files = 0
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    def record(self, kind: EventKind, at: float, text: str, task: str | None, fields: Mapping[str, str]) -> None:
+        """Add an event. Never blocks."""
+        self.last_number += 1
+        event = Event(self.last_number, round(at, 3), kind, text, task, fields)
+        self._events.append(event)
+        if len(self._unwritten) >= _UNWRITTEN_LIMIT:
+            self._unwritten.popleft()
+            self.dropped += 1
+        self._unwritten.append(event)
+        self._changed.set()
+
+    async def follow(self, since: int) -> AsyncIterator[Event]:
+        """Events with a number above `since`, then new ones; ends when the history is closed."""
+        while True:
+            changed = self._changed
+            for event in [event for event in self._events if event.number > since]:
+                since = event.number
+                yield event
+            if self._closed:
+                return
+            if changed.is_set():
+                self._changed = changed = asyncio.Event()
+                if self._events and self._events[-1].number > since:
+                    continue
+            await changed.wait()
+
+    def close(self) -> None:
+        """No more events: followers end after the last one."""
+        self._closed = True
+        self._changed.set()
+
+    async def keep_writing(self) -> None:
+        """Write what is new in batches, ever further apart: a long job makes few files. Runs until cancelled."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            await asyncio.sleep(pause_s)
+            if self._unwritten:
+                await self.flush()
+                pause_s = min(_LAST_PAUSE_S, pause_s * 1.5)
+
+    async def flush(self) -> None:
+        """Write what is not written yet; failures are logged, and the events stay for the next try."""
+        batch = list(self._unwritten)
+        if not batch:
+            return
+        name = f"events-{self._attempt}-{self._files:04d}.jsonl"
+        lines = b"".join(encode(event) + b"\n" for event in batch)
+        try:
+            await asyncio.to_thread(self._write, name, lines)
+        except Exception as error:  # noqa: BLE001 - whatever a store fails with, the job goes on
+            _log.warning("history is not written: %s", error)
+            return
+        self._files += 1
+        last = batch[-1].number
+        while self._unwritten and self._unwritten[0].number <= last:
+            self._unwritten.popleft()

@@ -1,0 +1,700 @@
+"""The job: one pure object that owns all its state.
+
+`JobMachine.handle(stimulus, now)` takes a fact and returns what is to be done, in order. No I/O, no clock, no
+threads; times are monotonic seconds given by the caller. Every fault is a test that feeds stimuli and reads
+commands.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from appmaster import commands as do
+from appmaster import stimuli as on
+from appmaster.gang import beat_s, stages, waiting_for
+from appmaster.policy import Action, Budget, Decision, chief, decide, root_cause
+from appmaster.settle import failure_of_report, settle
+from appmaster.tasks import TaskRecord
+from tony.containers import EndCause, Identity, Phase
+from tony.events import EventKind
+from tony.snapshot import Failure, JobSnapshot, Timeline, Verdict
+from tony.spec import ClusterSpec, JobSpec, SuccessPolicy, TaskId
+from tony.state import JobState, Reason, TaskState
+from tony.units import format_duration
+
+_FINISH_MARGIN_S = 5.0
+"""After the stop grace: how long containers may take to go before the end is reported without them."""
+
+
+class JobMachine:
+    """All state of one job. Create it, feed it `Begin`, then whatever happens."""
+
+    def __init__(
+        self,
+        job: JobSpec,
+        application_id: str,
+        user: str,
+        *,
+        now: float,
+        wall: float,
+        attempt: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.job = job
+        self.application_id = application_id
+        self.user = user
+        self.attempt = attempt
+        self.state = JobState.NEW
+        self.generation = 1
+        self.stage = 0
+        self.rounds = 1
+        self.budget = Budget()
+        self.verdict: Verdict | None = None
+        self.tasks = {task: TaskRecord(task, tracked=job.role(task.role).tracked) for task in job.tasks()}
+        self.urls: dict[str, str] = {}
+        self.waiting_for = ""
+        self.restarts = 0
+        self.beat_s = beat_s(len(self.tasks), job.times.beat_s)
+        self.started_at = now
+        self.incident: list[Failure] = []
+        self.incident_at = 0.0
+        self.queue_deadline: float | None = None
+        self.gang_deadline: float | None = None
+        self.backoff_until: float | None = None
+        self.stop_deadline: float | None = None
+        self.stop_grace_s = job.times.stop_grace_s
+        self.finished = False
+        self.wall_offset = wall - now
+        self.marks: dict[str, float] = {"am_started": wall}
+        self._stages = stages(job)
+        self._role_of = {role.name: role for role in job.roles}
+        self._random = random.Random(seed)
+        self._now = now
+        self._out: list[do.Command] = []
+
+    # What the outside reads -----------------------------------------------------------------------------------
+
+    def snapshot(self, now: float, queue: str = "", last_event: int = 0) -> JobSnapshot:
+        """The job now, for clients."""
+        return JobSnapshot(
+            application_id=self.application_id,
+            name=self.job.name,
+            user=self.user,
+            state=self.state,
+            generation=self.generation,
+            attempt=self.attempt,
+            queue=queue or self.job.queue,
+            waiting_for=self.waiting_for,
+            started_at=self.marks["am_started"],
+            now=now + self.wall_offset,
+            tasks=tuple(record.snapshot(now) for record in self.tasks.values()),
+            timeline=self._timeline(),
+            urls=dict(self.urls),
+            restarts=self.restarts,
+            last_event=last_event,
+            verdict=self.verdict,
+        )
+
+    def current(self, identity: Identity) -> TaskRecord | None:
+        """The record of that task, if that incarnation is its newest."""
+        record = self.tasks.get(identity.task)
+        return record if record is not None and record.incarnation == identity.incarnation else None
+
+    def in_stage(self, task: TaskId) -> bool:
+        """Whether the task belongs to the stage that runs now."""
+        return any(role.name == task.role for role in self._stages[self.stage])
+
+    # Facts in, commands out -----------------------------------------------------------------------------------
+
+    def handle(self, stimulus: on.Stimulus, now: float) -> list[do.Command]:
+        """Take in one fact; return what is to be done, in order."""
+        self._now, self._out = now, []
+        _HANDLERS[type(stimulus)](self, stimulus)
+        if not isinstance(stimulus, on.Beaten):
+            self._advance()
+        return self._out
+
+    def resume(self, now: float) -> list[do.Command]:
+        """Go on after the application master's process was started again: everybody gets time to come back."""
+        self._now, self._out = now, []
+        for record in self.tasks.values():
+            record.connected = False
+            if record.heard_at is not None:
+                record.heard_at = record.closed_at = now
+            if record.state is TaskState.REQUESTED and not record.handle:
+                self._out.append(do.RequestContainer(record.identity))
+        self._event(EventKind.NOTE, "the application master was started again")
+        self._advance()
+        return self._out
+
+    def _on_begin(self, _: on.Begin) -> None:
+        self._move(JobState.ALLOCATING, f"{len(self.tasks)} tasks")
+        self._begin_stage()
+
+    def _on_tick(self, _: on.Tick) -> None:
+        for record in self.tasks.values():
+            self._settle(record)
+
+    def _on_asked(self, fact: on.ContainerAsked) -> None:
+        record = self.current(fact.identity)
+        if record is None or record.stop_asked or not record.state.live:
+            self._out.append(do.StopContainer(fact.identity, fact.handle))
+        else:
+            record.handle = fact.handle
+            self._out.append(do.SaveState())
+
+    def _on_refused(self, fact: on.ContainerRefused) -> None:
+        record = self.current(fact.identity)
+        if record is not None and record.state.live:
+            failure = Failure(str(record.task), Reason.LAUNCH_FAILED, fact.message, generation=self.generation)
+            self._end_incarnation(record, TaskState.FAILED, failure, fact.message)
+
+    def _on_seen(self, fact: on.ContainerSeen) -> None:
+        record = self.current(fact.identity)
+        if record is None:
+            self._predecessor_ended(fact)
+            return
+        seen = fact.state
+        record.container_id = seen.container_id or record.container_id
+        record.host = record.host or seen.node or ""
+        if seen.phase is not Phase.REQUESTED and record.state is TaskState.REQUESTED:
+            self._held(record)
+        if seen.phase is Phase.ENDED and record.ended is None:
+            record.ended, record.ended_at = seen, self._now
+            self._settle(record)
+
+    def _on_greeted(self, fact: on.Greeted) -> None:
+        record = self.current(fact.identity)
+        if record is None or not record.state.live or record.stop_asked or self.state.ended:
+            self._out.append(do.SayRefused(fact.identity, "this incarnation is no longer wanted"))
+            return
+        record.connected, record.heard_at, record.closed_at = True, self._now, None
+        record.host, record.gpus = fact.host, fact.gpus
+        record.container_id = fact.container_id or record.container_id
+        if record.state in (TaskState.REQUESTED, TaskState.HELD):
+            if record.state is TaskState.REQUESTED:
+                self._held(record)
+            self._task_event(record, TaskState.REGISTERED, "executor registered")
+        self._out.append(do.SayWelcome(record.identity, self.generation))
+        if fact.result is not None:
+            self._user_ended(record, fact.result)
+        elif fact.ports is not None and fact.ports.generation == self.generation:
+            record.ports = fact.ports
+        if record.state is TaskState.RUNNING and fact.generation < self.generation and not fact.user_running:
+            # It was released just before this process was started again, and never heard of it.
+            record.state = TaskState.REGISTERED
+
+    def _on_prepared(self, fact: on.Prepared) -> None:
+        record = self._heard(fact.identity)
+        if record is not None and fact.ports.generation == self.generation:
+            record.ports = fact.ports
+
+    def _on_beaten(self, fact: on.Beaten) -> None:
+        record = self._heard(fact.identity)
+        if record is not None:
+            if fact.metrics:
+                record.metrics = dict(fact.metrics)
+            if fact.progress:
+                record.progress.update(fact.progress)
+
+    def _on_user_started(self, fact: on.UserStarted) -> None:
+        record = self._heard(fact.identity)
+        if record is not None and fact.generation == self.generation:
+            record.running_at = self._now
+            self.marks.setdefault("first_output", self._wall())
+
+    def _on_user_ended(self, fact: on.UserEnded) -> None:
+        record = self._heard(fact.identity)
+        if record is None:
+            return
+        self._user_ended(record, fact.report)
+
+    def _on_user_stopped(self, fact: on.UserStopped) -> None:
+        record = self._heard(fact.identity)
+        if record is None or fact.generation >= self.generation or self.state is JobState.STOPPING:
+            return
+        record.user_stop_deadline = None
+        if record.state in (TaskState.RUNNING, TaskState.SUCCEEDED):
+            record.move(TaskState.REGISTERED, "user process stopped for the next generation", self._now)
+
+    def _on_departed(self, fact: on.Departed) -> None:
+        record = self._heard(fact.identity)
+        if record is not None:
+            record.connected = False
+            if record.state is not TaskState.SUCCEEDED and record.state.live:
+                final = TaskState.FAILED if record.failure else TaskState.STOPPED
+                record.move(final, "executor left", self._now)
+            if record.handle and self.state is not JobState.STOPPING:
+                self._out.append(do.StopContainer(record.identity, record.handle))
+
+    def _on_stream_closed(self, fact: on.StreamClosed) -> None:
+        record = self.current(fact.identity)
+        if record is not None and record.connected:
+            record.connected, record.closed_at = False, self._now
+            record.tell("stream closed", self._now)
+            self._settle(record)
+
+    def _on_page(self, fact: on.PageOffered) -> None:
+        if self.urls.get(fact.kind) != fact.url:
+            self.urls[fact.kind] = fact.url
+            self._event(EventKind.URL, f"{fact.kind}: {fact.url}", fact.identity.task, page=fact.kind, url=fact.url)
+
+    def _on_remark(self, fact: on.Remark) -> None:
+        self._event(EventKind.NOTE, fact.text, fact.identity.task)
+
+    def _on_stop_asked(self, fact: on.StopAsked) -> None:
+        self.stop_grace_s = fact.grace_s
+        self._end(JobState.KILLED, Reason.CANCELLED, fact.reason or f"stopped by {fact.by}", None)
+
+    def _on_backend_lost(self, fact: on.BackendLost) -> None:
+        self._end(JobState.FAILED, Reason.AM_LOST, fact.message, None)
+
+    # One task -------------------------------------------------------------------------------------------------
+
+    def _heard(self, identity: Identity) -> TaskRecord | None:
+        record = self.current(identity)
+        if record is None or not record.state.live:
+            return None
+        record.heard_at = self._now
+        return record
+
+    def _request(self, record: TaskRecord) -> None:
+        record.move(TaskState.REQUESTED, "container asked for", self._now)
+        record.asked_at = self._now
+        self._out.append(do.RequestContainer(record.identity))
+
+    def _held(self, record: TaskRecord) -> None:
+        record.held_at = self._now
+        self._task_event(record, TaskState.HELD, "container allocated")
+        if self.gang_deadline is None:
+            # The clock of the gang starts with the first container that is held: from then on others are kept out.
+            self.gang_deadline = self._now + self.job.times.gang_s
+            self.queue_deadline = None
+
+    def _user_ended(self, record: TaskRecord, report: on.ExitReport) -> None:
+        self._out.append(do.SaveState())
+        self._out.append(do.SayResultAck(record.identity, report.generation))
+        if report.generation != self.generation or record.report is not None:
+            return
+        if record.state not in (TaskState.RUNNING, TaskState.REGISTERED):
+            return
+        record.report = report
+        self.marks["last_exit"] = self._wall()
+        if self.state is JobState.STOPPING:
+            return
+        if report.succeeded:
+            if record.state is TaskState.REGISTERED:
+                record.move(TaskState.RUNNING, "its Started was lost", self._now)
+            self._task_event(record, TaskState.SUCCEEDED, f"exit code 0 after {format_duration(report.seconds)}")
+            return
+        self._fail(record, failure_of_report(record, report, self._wall()))
+
+    def _settle(self, record: TaskRecord) -> None:
+        end = settle(record, self.job.times, self.generation, self._now)
+        if end is not None:
+            self._end_incarnation(record, end.state, end.failure, end.why)
+
+    def _end_incarnation(self, record: TaskRecord, state: TaskState, failure: Failure | None, why: str) -> None:
+        before = record.failure
+        record.failure = before or failure
+        self._task_event(record, state, why)
+        record.connected = False
+        if record.ended is None and record.handle and not record.stop_asked:
+            record.stop_asked = True
+            self._out.append(do.StopContainer(record.identity, record.handle))
+        self._out.append(do.DropStream(record.identity))
+        if failure is not None and before is None and self.state is not JobState.STOPPING:
+            self._fail(record, failure)
+
+    def _predecessor_ended(self, fact: on.ContainerSeen) -> None:
+        """An earlier incarnation's container is gone for certain: its successor need not wait for the lease.
+
+        Not when we had asked for its end: skein says so before the process is dead.
+        """
+        if fact.state.phase is Phase.ENDED and fact.state.cause is not EndCause.KILLED_BY_US:
+            record = self.tasks.get(fact.identity.task)
+            if record is not None and record.incarnation == fact.identity.incarnation + 1:
+                record.release_after = 0.0
+
+    # Failures -------------------------------------------------------------------------------------------------
+
+    def _fail(self, record: TaskRecord, failure: Failure) -> None:
+        record.failure = failure
+        role = self._role_of[record.task.role]
+        self._event(
+            EventKind.TASK,
+            f"{record.task} failed on {record.host or 'an unknown host'}: {failure.message}",
+            record.task,
+            state=TaskState.FAILED.value,
+            reason=failure.reason.value,
+            incarnation=str(record.incarnation),
+            host=record.host,
+            container=record.container_id,
+        )
+        if role.sidecar:
+            self._leave(record, "its user process has ended")
+            return
+        if not self.incident:
+            self.incident_at = self._now
+        self.incident.append(failure)
+
+    def _incident_is_clear(self) -> bool:
+        """Whether every other member of the gang has been heard from since, or had its time to explain itself."""
+        times = self.job.times
+        age = self._now - self.incident_at
+        silent = False
+        quiet = False
+        for record in self._gang():
+            if record.failure is not None or record.state.over or record.heard_at is None:
+                continue
+            quiet = quiet or record.heard_at < self.incident_at + 0.5 * self.beat_s or not record.connected
+            silent = silent or self._now - record.heard_at > times.suspect_beats * self.beat_s
+        if not quiet:
+            return True
+        if silent:
+            return age > max(times.lost_s, 10 * self.beat_s) + times.root_cause_s
+        return age > times.root_cause_s
+
+    def _decide_incident(self) -> None:
+        root = root_cause(self.incident)
+        self.incident = []
+        steps = [record.progress.get("step", -1.0) for record in self.tasks.values()]
+        self.budget.charge(root, max(steps, default=-1.0))
+        decision = decide(root, self.job, self.budget)
+        self._event(
+            EventKind.DECISION,
+            f"{decision.action.value}: {root.task} {root.reason.value} ({decision.why})",
+            TaskId.parse(root.task),
+            action=decision.action.name,
+            reason=root.reason.value,
+        )
+        self._obey(decision, root)
+
+    def _obey(self, decision: Decision, root: Failure) -> None:
+        if decision.action is Action.RESTART_GANG:
+            self._restart(root)
+        elif decision.action is Action.REPLACE_TASK:
+            self._replace(self.tasks[TaskId.parse(root.task)])
+        elif decision.action is Action.FAIL:
+            reason = decision.reason or root.reason
+            message = root.message if reason is root.reason else f"{decision.why}: {root.message}"
+            self._end(JobState.FAILED, reason, message, root)
+        elif not any(r.tracked and r.failure is None and r.state.live for r in self._gang()):
+            self._end(JobState.FAILED, root.reason, root.message, root)
+
+    def _restart(self, root: Failure) -> None:
+        self.generation += 1
+        self.restarts += 1
+        self._move(JobState.RESTARTING, f"generation {self.generation} after {root.task} {root.reason.value}")
+        self.gang_deadline = self._now + self.job.times.gang_s
+        for record in self._stage_records():
+            if self._role_of[record.task.role].sidecar:
+                continue
+            self._restart_task(record)
+        self._out.append(do.SaveState())
+
+    def _restart_task(self, record: TaskRecord) -> None:
+        if record.state.live and record.ended is None and record.connected:
+            grace_s = self.job.times.stop_grace_s
+            record.next_generation()
+            record.user_stop_deadline = self._now + grace_s + _FINISH_MARGIN_S
+            self._out.append(
+                do.SayStopUser(
+                    record.identity, self.generation - 1, self.generation, grace_s, "the gang is restarted"
+                )
+            )
+        elif record.state in (TaskState.REQUESTED, TaskState.HELD):
+            record.next_generation()
+        elif not record.state.live or record.ended is not None:
+            self._replace(record)
+        # A silent one is left to `settle`: it comes back and is told, or is lost and replaced.
+
+    def _replace(self, record: TaskRecord) -> None:
+        if record.state.live and record.connected and record.ended is None:
+            # Policy "task" with a healthy container: the same incarnation runs its user process again.
+            record.next_generation()
+            self._out.append(
+                do.SayStopUser(record.identity, self.generation, self.generation, 0.0, "the task is restarted")
+            )
+            record.move(TaskState.REGISTERED, "to be released again", self._now)
+            return
+        if record.state.live:
+            record.move(TaskState.FAILED, "replaced", self._now)
+        certain = record.ended is not None and record.ended.cause is not EndCause.KILLED_BY_US
+        heard_at = record.heard_at
+        record.next_incarnation()
+        if heard_at is not None and not certain:
+            record.release_after = heard_at + self.job.times.lease_s
+        self._request(record)
+
+    # Stages, gang, release ------------------------------------------------------------------------------------
+
+    def _begin_stage(self) -> None:
+        self.queue_deadline = self._now + self.job.times.queue_s
+        self.gang_deadline = None
+        for record in self._stage_records():
+            self._request(record)
+        self._out.append(do.SaveState())
+
+    def _stage_records(self) -> Iterator[TaskRecord]:
+        for role in self._stages[self.stage]:
+            for index in range(role.instances):
+                yield self.tasks[TaskId(role.name, index)]
+
+    def _gang(self) -> Iterator[TaskRecord]:
+        """The members of the current stage that are released together: all but sidecars."""
+        for role in self._stages[self.stage]:
+            if not role.sidecar:
+                for index in range(role.instances):
+                    yield self.tasks[TaskId(role.name, index)]
+
+    def _cluster(self) -> ClusterSpec:
+        endpoints = {r.task: r.endpoint for r in self._gang() if r.endpoint is not None}
+        return ClusterSpec(self.generation, endpoints)
+
+    def _release_ready(self) -> None:
+        if self.state in (JobState.ALLOCATING, JobState.RESTARTING):
+            if not all(record.ready_for(self.generation, self._now) for record in self._gang()):
+                return
+            self.marks["allocated"] = self.marks.get("allocated", self._wall())
+            self.marks["released"] = self._wall()
+            self.gang_deadline = self.queue_deadline = None
+            self._move(JobState.RUNNING, f"generation {self.generation} released")
+        if self.state is not JobState.RUNNING:
+            return
+        ready = [r for r in self._running_stages() if r.ready_for(self.generation, self._now)]
+        if not ready:
+            return
+        for record in ready:
+            record.release_after = 0.0
+            self._task_event(record, TaskState.RUNNING, f"released in generation {self.generation}")
+        # The state is kept first: a process started again must know who was let go.
+        self._out.append(do.SaveState())
+        cluster = self._cluster()
+        hold = self.budget.clashes == 0
+        self._out.extend(do.SayRelease(record.identity, cluster, hold) for record in ready)
+
+    def _running_stages(self) -> Iterator[TaskRecord]:
+        """Tasks that may be released: the current stage's, and sidecars of earlier ones."""
+        yield from self._stage_records()
+        for stage in self._stages[: self.stage]:
+            for role in stage:
+                if role.sidecar:
+                    yield from (self.tasks[TaskId(role.name, index)] for index in range(role.instances))
+
+    def _stage_is_done(self) -> bool:
+        tracked = [record for record in self._gang() if record.tracked]
+        if self.job.success is SuccessPolicy.CHIEF and chief(self.job) in {r.task for r in tracked}:
+            return self.tasks[chief(self.job)].state is TaskState.SUCCEEDED
+        succeeded = [record.state is TaskState.SUCCEEDED for record in tracked]
+        return any(succeeded) if self.job.success is SuccessPolicy.ANY and tracked else all(succeeded)
+
+    def _next_stage(self) -> None:
+        if self.stage + 1 == len(self._stages):
+            self._end(JobState.SUCCEEDED, Reason.SUCCEEDED, "every tracked task exited with 0", None)
+            return
+        for record in self._gang():
+            self._leave(record, "its stage is done")
+        self.stage += 1
+        self._move(JobState.ALLOCATING, f"stage {self.stage + 1} of {len(self._stages)}")
+        self._begin_stage()
+
+    # Time -----------------------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Whatever follows from the state as it is now."""
+        if self.finished:
+            return
+        if self.state is JobState.STOPPING:
+            self._finish_if_gone()
+            return
+        if self.state in (JobState.NEW, JobState.SUCCEEDED, JobState.FAILED, JobState.KILLED):
+            return
+        if self.incident and self._incident_is_clear():
+            self._decide_incident()
+        if self.state is JobState.RUNNING and not self.incident and self._stage_is_done():
+            self._next_stage()
+        self._check_deadlines()
+        self._release_ready()
+        self._say_what_it_waits_for()
+
+    def _check_deadlines(self) -> None:
+        now, times = self._now, self.job.times
+        if times.duration_s and now > self.started_at + times.duration_s:
+            text = f"longer than the {format_duration(times.duration_s)} it was given"
+            self._end(JobState.FAILED, Reason.DURATION, text, None)
+        if self.state is JobState.BACKING_OFF and self.backoff_until is not None and now >= self.backoff_until:
+            self.backoff_until = None
+            self._move(JobState.ALLOCATING, f"round {self.rounds} of {times.gang_rounds}")
+            self._begin_stage()
+        if self.state not in (JobState.ALLOCATING, JobState.RESTARTING):
+            return
+        if self.queue_deadline is not None and now > self.queue_deadline:
+            text = f"no container within {format_duration(times.queue_s)}: {self.waiting_for}"
+            self._end(JobState.FAILED, Reason.QUEUE_TIMEOUT, text, None)
+        elif self.gang_deadline is not None and now > self.gang_deadline:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """The gang stayed incomplete: free everything, so that another job's gang can complete, and try later."""
+        times = self.job.times
+        lacking = waiting_for(self._gang(), self.job, self.generation)
+        if self.rounds >= times.gang_rounds:
+            text = f"incomplete after {times.gang_rounds} rounds of {format_duration(times.gang_s)}: {lacking}"
+            self._end(JobState.FAILED, Reason.GANG_TIMEOUT, text, None)
+            return
+        pause_s = self._random.uniform(times.backoff_min_s, times.backoff_max_s)
+        self.rounds += 1
+        self.generation += 1
+        self.incident = []
+        self.gang_deadline = self.queue_deadline = None
+        self.backoff_until = self._now + pause_s
+        for record in self._stage_records():
+            if record.state.live and record.state is not TaskState.NEW:
+                self._leave(record, "the gang is given back")
+            if record.state.live:
+                record.move(TaskState.STOPPED, "given back", self._now)
+            record.next_incarnation()
+        self._move(JobState.BACKING_OFF, f"gave all containers back ({lacking}); again in {format_duration(pause_s)}")
+        self._out.append(do.SaveState())
+
+    def _say_what_it_waits_for(self) -> None:
+        if self.state in (JobState.ALLOCATING, JobState.RESTARTING):
+            sentence = waiting_for(self._gang(), self.job, self.generation)
+        elif self.state is JobState.BACKING_OFF:
+            sentence = f"incomplete gang given back; round {self.rounds} of {self.job.times.gang_rounds} follows"
+        else:
+            sentence = ""
+        if sentence != self.waiting_for:
+            self.waiting_for = sentence
+            if sentence:
+                self._event(EventKind.WAITING, sentence)
+
+    # The end --------------------------------------------------------------------------------------------------
+
+    def _end(self, state: JobState, reason: Reason, message: str, root: Failure | None) -> None:
+        """Begin to stop. The first reason stays; later ones change nothing."""
+        if self.verdict is not None:
+            return
+        collateral = [str(r.task) for r in self.tasks.values() if r.failure and root and str(r.task) != root.task]
+        self.verdict = Verdict(
+            application_id=self.application_id,
+            name=self.job.name,
+            state=state,
+            reason=reason,
+            message=message,
+            generations=self.generation,
+            first_failure=root,
+            collateral=tuple(collateral),
+            started_at=self.marks["am_started"],
+        )
+        self.waiting_for = ""
+        self._move(JobState.STOPPING, f"{state.value} ({reason.value}): {message}")
+        self.stop_deadline = self._now + self.stop_grace_s + _FINISH_MARGIN_S
+        self._out.append(do.SaveState())
+        for record in self.tasks.values():
+            self._leave(record, f"the job is over: {reason.value}")
+        self._finish_if_gone()
+
+    def _leave(self, record: TaskRecord, why: str) -> None:
+        """Let an executor go politely where we speak with it, else through the cluster."""
+        if not record.state.live:
+            return
+        record.stop_asked = True
+        if record.connected:
+            self._out.append(do.SayLeave(record.identity, self.stop_grace_s, why))
+            return
+        if record.handle:
+            self._out.append(do.StopContainer(record.identity, record.handle))
+        spoke = record.heard_at is not None and record.ended is None
+        if record.state is not TaskState.SUCCEEDED and not spoke:
+            record.move(TaskState.FAILED if record.failure else TaskState.STOPPED, why, self._now)
+
+    def _finish_if_gone(self) -> None:
+        assert self.verdict is not None and self.stop_deadline is not None
+        if self._now < self.stop_deadline and any(self._still_there(record) for record in self.tasks.values()):
+            return
+        for record in self.tasks.values():
+            if record.connected and record.handle:
+                self._out.append(do.StopContainer(record.identity, record.handle))
+            if record.state.live and record.state is not TaskState.SUCCEEDED:
+                final = TaskState.FAILED if record.failure else TaskState.STOPPED
+                record.move(final, "the job is over", self._now)
+        self.finished = True
+        self.marks["finished"] = self._wall()
+        self.verdict = self._final(self.verdict)
+        self.state = self.verdict.state
+        self._event(
+            EventKind.VERDICT,
+            self.verdict.message,
+            state=self.verdict.state.value,
+            reason=self.verdict.reason.value,
+        )
+        self._out.extend((do.SaveState(), do.KeepVerdict(self.verdict), do.Finish(self.verdict)))
+
+    def _still_there(self, record: TaskRecord) -> bool:
+        if record.connected:
+            return True
+        waits_for_container = record.heard_at is not None and record.ended is None and record.stop_asked
+        return waits_for_container and record.state in (TaskState.REGISTERED, TaskState.RUNNING)
+
+    def _final(self, verdict: Verdict) -> Verdict:
+        from dataclasses import replace
+
+        return replace(
+            verdict,
+            generations=self.generation,
+            tasks=tuple(record.snapshot(self._now) for record in self.tasks.values()),
+            timeline=self._timeline(),
+            urls=dict(self.urls),
+        )
+
+    # Words ----------------------------------------------------------------------------------------------------
+
+    def _move(self, state: JobState, why: str) -> None:
+        self.state = state
+        self._event(EventKind.JOB, f"{state.value}: {why}", state=state.value)
+
+    def _task_event(self, record: TaskRecord, state: TaskState, why: str) -> None:
+        record.move(state, why, self._now)
+        self._event(
+            EventKind.TASK,
+            f"{record.task} {state.value}: {why}",
+            record.task,
+            state=state.value,
+            incarnation=str(record.incarnation),
+            host=record.host,
+            container=record.container_id,
+        )
+
+    def _event(self, kind: EventKind, text: str, task: TaskId | None = None, **fields: str) -> None:
+        self._out.append(do.RecordEvent(kind, text, str(task) if task else None, fields))
+
+    def _wall(self) -> float:
+        return self._now + self.wall_offset
+
+    def _timeline(self) -> Timeline:
+        return Timeline(**{name: round(at, 3) for name, at in self.marks.items()})
+
+
+_HANDLERS: dict[type, Callable[[JobMachine, Any], None]] = {
+    on.Begin: JobMachine._on_begin,
+    on.Tick: JobMachine._on_tick,
+    on.ContainerAsked: JobMachine._on_asked,
+    on.ContainerRefused: JobMachine._on_refused,
+    on.ContainerSeen: JobMachine._on_seen,
+    on.Greeted: JobMachine._on_greeted,
+    on.Prepared: JobMachine._on_prepared,
+    on.Beaten: JobMachine._on_beaten,
+    on.UserStarted: JobMachine._on_user_started,
+    on.UserEnded: JobMachine._on_user_ended,
+    on.UserStopped: JobMachine._on_user_stopped,
+    on.Departed: JobMachine._on_departed,
+    on.StreamClosed: JobMachine._on_stream_closed,
+    on.PageOffered: JobMachine._on_page,
+    on.Remark: JobMachine._on_remark,
+    on.StopAsked: JobMachine._on_stop_asked,
+    on.BackendLost: JobMachine._on_backend_lost,
+}

@@ -1,0 +1,100 @@
+"""The small state that a restarted application master reads, and the machine made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from appmaster.machine import JobMachine
+from appmaster.policy import Budget
+from appmaster.tasks import TaskRecord
+from tony.snapshot import Failure, Verdict
+from tony.spec import JobSpec
+from tony.state import JobState, TaskState
+
+_PLAIN = (
+    "state",
+    "generation",
+    "stage",
+    "rounds",
+    "budget",
+    "verdict",
+    "restarts",
+    "incident",
+    "incident_at",
+    "started_at",
+    "queue_deadline",
+    "gang_deadline",
+    "backoff_until",
+    "stop_deadline",
+    "stop_grace_s",
+    "wall_offset",
+)
+
+
+@dataclass(frozen=True)
+class KeptState:
+    """Everything of a `JobMachine` that cannot be asked for again. Monotonic times hold on one host only."""
+
+    state: JobState
+    attempt: int
+    generation: int
+    stage: int
+    rounds: int
+    budget: Budget
+    verdict: Verdict | None
+    restarts: int
+    incident: list[Failure]
+    incident_at: float
+    started_at: float
+    queue_deadline: float | None
+    gang_deadline: float | None
+    backoff_until: float | None
+    stop_deadline: float | None
+    stop_grace_s: float
+    wall_offset: float
+    tasks: list[TaskRecord]
+    urls: dict[str, str] = field(default_factory=dict)
+    marks: dict[str, float] = field(default_factory=dict)
+    last_event: int = 0
+
+
+def keep(machine: JobMachine, last_event: int) -> KeptState:
+    """The state of the machine now. Refers to the machine's own objects: encode it before going on."""
+    return KeptState(
+        **{name: getattr(machine, name) for name in _PLAIN},
+        attempt=machine.attempt,
+        tasks=list(machine.tasks.values()),
+        urls=machine.urls,
+        marks=machine.marks,
+        last_event=last_event,
+    )
+
+
+def same_attempt(kept: KeptState, job: JobSpec, application_id: str, user: str, now: float) -> JobMachine:
+    """The machine as it was, for a process that was started again in the same container."""
+    machine = JobMachine(job, application_id, user, now=now, wall=now + kept.wall_offset, attempt=kept.attempt)
+    for name in _PLAIN:
+        setattr(machine, name, getattr(kept, name))
+    machine.tasks.update({record.task: record for record in kept.tasks})
+    machine.urls, machine.marks = dict(kept.urls), dict(kept.marks)
+    return machine
+
+
+def next_attempt(
+    kept: KeptState, job: JobSpec, application_id: str, user: str, attempt: int, now: float, wall: float
+) -> JobMachine:
+    """The machine for a new attempt: every container is gone, the job goes on from its checkpoints.
+
+    Tasks of finished stages stay finished; all others start again with a higher incarnation and generation.
+    """
+    machine = JobMachine(job, application_id, user, now=now, wall=wall, attempt=attempt)
+    machine.generation = kept.generation + 1
+    machine.stage, machine.rounds, machine.budget = kept.stage, kept.rounds, kept.budget
+    machine.restarts, machine.urls = kept.restarts, {}
+    machine.marks = {**kept.marks, "am_started": wall}
+    for record in kept.tasks:
+        finished = record.state is TaskState.SUCCEEDED and not machine.in_stage(record.task)
+        if not finished:
+            record.next_incarnation()
+        machine.tasks[record.task] = record
+    return machine

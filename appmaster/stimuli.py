@@ -1,0 +1,194 @@
+"""What can happen to a job. Facts only; what follows from them is decided in `machine`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tony.containers import HandleState, Identity
+
+
+@dataclass(frozen=True)
+class Begin:
+    """The application master is up: ask for the first gang."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed."""
+
+
+@dataclass(frozen=True)
+class ContainerAsked:
+    """The back-end took the request; `handle` is its name for it."""
+
+    identity: Identity
+    handle: str
+
+
+@dataclass(frozen=True)
+class ContainerRefused:
+    """The back-end could not even ask."""
+
+    identity: Identity
+    message: str
+
+
+@dataclass(frozen=True)
+class ContainerSeen:
+    """What the back-end knows of a container has changed."""
+
+    identity: Identity
+    state: HandleState
+
+
+@dataclass(frozen=True)
+class ExitReport:
+    """How a user process, or its preparation, ended: the wire's Result."""
+
+    generation: int
+    phase: str = "RUN"
+    exit_code: int = 0
+    signal: str = ""
+    reason: str = ""
+    message: str = ""
+    tail: tuple[str, ...] = ()
+    traceback: str = ""
+    seconds: float = 0.0
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the user process ran and exited with 0."""
+        return self.phase == "RUN" and self.exit_code == 0 and not self.signal and not self.reason
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The executor's workspace is ready and its ports are reserved, for this generation."""
+
+    generation: int
+    port: int
+    tensorboard_port: int = 0
+
+
+@dataclass(frozen=True)
+class Greeted:
+    """An executor said Hello: for the first time, or again after its stream broke."""
+
+    identity: Identity
+    host: str
+    container_id: str = ""
+    generation: int = 0
+    user_running: bool = False
+    result: ExitReport | None = None
+    ports: Ports | None = None
+    gpus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Ready for a release."""
+
+    identity: Identity
+    ports: Ports
+
+
+@dataclass(frozen=True)
+class Beaten:
+    """A sign of life."""
+
+    identity: Identity
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    progress: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UserStarted:
+    """The user process runs."""
+
+    identity: Identity
+    generation: int
+
+
+@dataclass(frozen=True)
+class UserEnded:
+    """The user process, or its preparation, has ended."""
+
+    identity: Identity
+    report: ExitReport
+
+
+@dataclass(frozen=True)
+class UserStopped:
+    """The user process was ended because we asked."""
+
+    identity: Identity
+    generation: int
+
+
+@dataclass(frozen=True)
+class Departed:
+    """The executor has left, as asked."""
+
+    identity: Identity
+
+
+@dataclass(frozen=True)
+class StreamClosed:
+    """The executor's control stream broke."""
+
+    identity: Identity
+
+
+@dataclass(frozen=True)
+class PageOffered:
+    """A task offers a page to look at."""
+
+    identity: Identity
+    kind: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A task has something to say for the history."""
+
+    identity: Identity
+    text: str
+
+
+@dataclass(frozen=True)
+class StopAsked:
+    """Somebody who may wants the job to end."""
+
+    by: str
+    reason: str
+    grace_s: float
+
+
+@dataclass(frozen=True)
+class BackendLost:
+    """The cluster's side of the application master is gone: nothing can be asked for or reported any more."""
+
+    message: str
+
+
+Stimulus = (
+    Begin
+    | Tick
+    | ContainerAsked
+    | ContainerRefused
+    | ContainerSeen
+    | Greeted
+    | Prepared
+    | Beaten
+    | UserStarted
+    | UserEnded
+    | UserStopped
+    | Departed
+    | StreamClosed
+    | PageOffered
+    | Remark
+    | StopAsked
+    | BackendLost
+)

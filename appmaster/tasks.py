@@ -1,0 +1,123 @@
+"""What the application master knows of one task: its current incarnation, its moves, its story."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from appmaster.stimuli import ExitReport, Ports
+from tony.containers import HandleState, Identity
+from tony.snapshot import Failure, TaskSnapshot
+from tony.spec import Endpoint, TaskId
+from tony.state import TASK_MOVES, InvalidMove, TaskState
+
+_STORY_LIMIT = 60
+
+
+@dataclass
+class TaskRecord:
+    """One task. Everything but `story` belongs to the newest incarnation. Times are monotonic seconds.
+
+    A user process that failed leaves the incarnation in RUNNING with `failure` set until the policy has decided:
+    the container may carry the next generation. FAILED, LOST and STOPPED are final for an incarnation.
+    """
+
+    task: TaskId
+    tracked: bool = True
+    incarnation: int = 1
+    state: TaskState = TaskState.NEW
+    handle: str = ""
+    container_id: str = ""
+    host: str = ""
+    ports: Ports | None = None
+    report: ExitReport | None = None
+    failure: Failure | None = None
+    ended: HandleState | None = None
+    connected: bool = False
+    stop_asked: bool = False
+    asked_at: float | None = None
+    held_at: float | None = None
+    heard_at: float | None = None
+    closed_at: float | None = None
+    running_at: float | None = None
+    ended_at: float | None = None
+    user_stop_deadline: float | None = None
+    release_after: float = 0.0
+    """A replacement is released only when its predecessor certainly no longer runs."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    progress: dict[str, float] = field(default_factory=dict)
+    gpus: tuple[str, ...] = ()
+    story: list[str] = field(default_factory=list)
+
+    @property
+    def identity(self) -> Identity:
+        """The task and its incarnation."""
+        return Identity(self.task, self.incarnation)
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where the framework of this task listens, once ports are reserved."""
+        return Endpoint(self.host, self.ports.port) if self.ports else None
+
+    @property
+    def shown_state(self) -> TaskState:
+        """The state for people: a failed user process is FAILED, whatever becomes of its container."""
+        return TaskState.FAILED if self.failure and self.state.live else self.state
+
+    def ready_for(self, generation: int, now: float) -> bool:
+        """Whether it may be released in that generation now."""
+        return (
+            self.state is TaskState.REGISTERED
+            and self.connected
+            and self.ports is not None
+            and self.ports.generation == generation
+            and self.release_after <= now
+        )
+
+    def move(self, new: TaskState, why: str, now: float) -> None:
+        """Change the state; raises InvalidMove, with the story, where the table has no such move."""
+        if new not in TASK_MOVES[self.state]:
+            raise InvalidMove(f"{self.task} incarnation {self.incarnation}", self.state, new, tuple(self.story))
+        self.tell(f"{self.state.value} -> {new.value}: {why}", now)
+        self.state = new
+
+    def tell(self, sentence: str, now: float) -> None:
+        """Add a line to the story."""
+        self.story.append(f"{now:.1f} #{self.incarnation} {sentence}")
+        del self.story[:-_STORY_LIMIT]
+
+    def next_incarnation(self) -> None:
+        """Forget the incarnation and begin the next one, in NEW."""
+        self.incarnation += 1
+        self.state = TaskState.NEW
+        self.handle = self.container_id = self.host = ""
+        self.ports = self.report = self.failure = self.ended = None
+        self.connected = self.stop_asked = False
+        self.asked_at = self.held_at = self.heard_at = self.closed_at = None
+        self.running_at = self.ended_at = self.user_stop_deadline = None
+        self.metrics, self.gpus = {}, ()
+
+    def next_generation(self) -> None:
+        """Forget what the user process of the generation before did."""
+        self.ports = self.report = self.failure = None
+        self.running_at = None
+
+    def snapshot(self, now: float) -> TaskSnapshot:
+        """A row of ``tony status``."""
+        report = self.report
+        exited = report is not None and report.phase == "RUN" and not report.signal
+        return TaskSnapshot(
+            task=str(self.task),
+            state=self.shown_state,
+            incarnation=self.incarnation,
+            host=self.host,
+            container=self.container_id,
+            endpoint=str(self.endpoint or ""),
+            age_s=round(now - self.asked_at, 1) if self.asked_at is not None else 0.0,
+            last_beat_s=round(max(0.0, now - self.heard_at), 1) if self.heard_at is not None else None,
+            exit_code=report.exit_code if exited and report else None,
+            signal=report.signal if report and report.signal else None,
+            tracked=self.tracked,
+            gpus=self.gpus,
+            metrics=dict(self.metrics),
+            progress=dict(self.progress),
+        )

@@ -1,0 +1,40 @@
+"""What holds for every test: nothing that it started is left when it ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+_GRACE_S = 5.0
+"""Threads and children that are on their way out get this long."""
+
+
+def _children() -> set[psutil.Process]:
+    return {
+        child
+        for child in psutil.Process().children(recursive=True)
+        if child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+    }
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """After each test no thread and no process is there that was not there before."""
+    threads, children = set(threading.enumerate()), _children()
+    yield
+    deadline = time.monotonic() + _GRACE_S
+    while True:
+        try:
+            left: list[object] = [*(_children() - children)]
+        except psutil.NoSuchProcess:
+            continue
+        left += [t for t in threading.enumerate() if t not in threads and t.is_alive() and not t.daemon]
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            pytest.fail(f"left behind: {left}")
+        time.sleep(0.02)
