@@ -8,19 +8,21 @@ commands.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from appmaster import commands as do
 from appmaster import stimuli as on
-from appmaster.gang import beat_s, stages, waiting_for
-from appmaster.policy import Action, Budget, Decision, chief, decide, root_cause
+from appmaster.gang import Stages, beat_s, waiting_for
+from appmaster.incident import Incident
+from appmaster.policy import Action, Budget, Decision, decide, root_cause
 from appmaster.settle import failure_of_report, settle
 from appmaster.tasks import TaskRecord
+from appmaster.view import final_verdict
 from tony.containers import EndCause, Identity, Phase
 from tony.events import EventKind
-from tony.snapshot import Failure, JobSnapshot, Timeline, Verdict
-from tony.spec import ClusterSpec, JobSpec, SuccessPolicy, TaskId
+from tony.snapshot import Failure, Verdict
+from tony.spec import JobSpec, TaskId
 from tony.state import JobState, Reason, TaskState
 from tony.units import format_duration
 
@@ -58,8 +60,7 @@ class JobMachine:
         self.restarts = 0
         self.beat_s = beat_s(len(self.tasks), job.times.beat_s)
         self.started_at = now
-        self.incident: list[Failure] = []
-        self.incident_at = 0.0
+        self.incident: Incident | None = None
         self.queue_deadline: float | None = None
         self.gang_deadline: float | None = None
         self.backoff_until: float | None = None
@@ -68,43 +69,16 @@ class JobMachine:
         self.finished = False
         self.wall_offset = wall - now
         self.marks: dict[str, float] = {"am_started": wall}
-        self._stages = stages(job)
+        self.stages = Stages(job, self.tasks)
         self._role_of = {role.name: role for role in job.roles}
         self._random = random.Random(seed)
         self._now = now
         self._out: list[do.Command] = []
 
-    # What the outside reads -----------------------------------------------------------------------------------
-
-    def snapshot(self, now: float, queue: str = "", last_event: int = 0) -> JobSnapshot:
-        """The job now, for clients."""
-        return JobSnapshot(
-            application_id=self.application_id,
-            name=self.job.name,
-            user=self.user,
-            state=self.state,
-            generation=self.generation,
-            attempt=self.attempt,
-            queue=queue or self.job.queue,
-            waiting_for=self.waiting_for,
-            started_at=self.marks["am_started"],
-            now=now + self.wall_offset,
-            tasks=tuple(record.snapshot(now) for record in self.tasks.values()),
-            timeline=self._timeline(),
-            urls=dict(self.urls),
-            restarts=self.restarts,
-            last_event=last_event,
-            verdict=self.verdict,
-        )
-
     def current(self, identity: Identity) -> TaskRecord | None:
         """The record of that task, if that incarnation is its newest."""
         record = self.tasks.get(identity.task)
         return record if record is not None and record.incarnation == identity.incarnation else None
-
-    def in_stage(self, task: TaskId) -> bool:
-        """Whether the task belongs to the stage that runs now."""
-        return any(role.name == task.role for role in self._stages[self.stage])
 
     # Facts in, commands out -----------------------------------------------------------------------------------
 
@@ -336,30 +310,13 @@ class JobMachine:
         if role.sidecar:
             self._leave(record, "its user process has ended")
             return
-        if not self.incident:
-            self.incident_at = self._now
-        self.incident.append(failure)
-
-    def _incident_is_clear(self) -> bool:
-        """Whether every other member of the gang has been heard from since, or had its time to explain itself."""
-        times = self.job.times
-        age = self._now - self.incident_at
-        silent = False
-        quiet = False
-        for record in self._gang():
-            if record.failure is not None or record.state.over or record.heard_at is None:
-                continue
-            quiet = quiet or record.heard_at < self.incident_at + 0.5 * self.beat_s or not record.connected
-            silent = silent or self._now - record.heard_at > times.suspect_beats * self.beat_s
-        if not quiet:
-            return True
-        if silent:
-            return age > max(times.lost_s, 10 * self.beat_s) + times.root_cause_s
-        return age > times.root_cause_s
+        self.incident = self.incident or Incident(self._now)
+        self.incident.failures.append(failure)
 
     def _decide_incident(self) -> None:
-        root = root_cause(self.incident)
-        self.incident = []
+        assert self.incident is not None
+        root = root_cause(self.incident.failures)
+        self.incident = None
         steps = [record.progress.get("step", -1.0) for record in self.tasks.values()]
         self.budget.charge(root, max(steps, default=-1.0))
         decision = decide(root, self.job, self.budget)
@@ -381,7 +338,7 @@ class JobMachine:
             reason = decision.reason or root.reason
             message = root.message if reason is root.reason else f"{decision.why}: {root.message}"
             self._end(JobState.FAILED, reason, message, root)
-        elif not any(r.tracked and r.failure is None and r.state.live for r in self._gang()):
+        elif not any(r.tracked and r.failure is None and r.state.live for r in self.stages.gang(self.stage)):
             self._end(JobState.FAILED, root.reason, root.message, root)
 
     def _restart(self, root: Failure) -> None:
@@ -389,7 +346,7 @@ class JobMachine:
         self.restarts += 1
         self._move(JobState.RESTARTING, f"generation {self.generation} after {root.task} {root.reason.value}")
         self.gang_deadline = self._now + self.job.times.gang_s
-        for record in self._stage_records():
+        for record in self.stages.records(self.stage):
             if self._role_of[record.task.role].sidecar:
                 continue
             self._restart_task(record)
@@ -434,29 +391,13 @@ class JobMachine:
     def _begin_stage(self) -> None:
         self.queue_deadline = self._now + self.job.times.queue_s
         self.gang_deadline = None
-        for record in self._stage_records():
+        for record in self.stages.records(self.stage):
             self._request(record)
         self._out.append(do.SaveState())
 
-    def _stage_records(self) -> Iterator[TaskRecord]:
-        for role in self._stages[self.stage]:
-            for index in range(role.instances):
-                yield self.tasks[TaskId(role.name, index)]
-
-    def _gang(self) -> Iterator[TaskRecord]:
-        """The members of the current stage that are released together: all but sidecars."""
-        for role in self._stages[self.stage]:
-            if not role.sidecar:
-                for index in range(role.instances):
-                    yield self.tasks[TaskId(role.name, index)]
-
-    def _cluster(self) -> ClusterSpec:
-        endpoints = {r.task: r.endpoint for r in self._gang() if r.endpoint is not None}
-        return ClusterSpec(self.generation, endpoints)
-
     def _release_ready(self) -> None:
         if self.state in (JobState.ALLOCATING, JobState.RESTARTING):
-            if not all(record.ready_for(self.generation, self._now) for record in self._gang()):
+            if not all(record.ready_for(self.generation, self._now) for record in self.stages.gang(self.stage)):
                 return
             self.marks["allocated"] = self.marks.get("allocated", self._wall())
             self.marks["released"] = self._wall()
@@ -464,7 +405,7 @@ class JobMachine:
             self._move(JobState.RUNNING, f"generation {self.generation} released")
         if self.state is not JobState.RUNNING:
             return
-        ready = [r for r in self._running_stages() if r.ready_for(self.generation, self._now)]
+        ready = [r for r in self.stages.releasable(self.stage) if r.ready_for(self.generation, self._now)]
         if not ready:
             return
         for record in ready:
@@ -472,33 +413,18 @@ class JobMachine:
             self._task_event(record, TaskState.RUNNING, f"released in generation {self.generation}")
         # The state is kept first: a process started again must know who was let go.
         self._out.append(do.SaveState())
-        cluster = self._cluster()
+        cluster = self.stages.cluster(self.stage, self.generation)
         hold = self.budget.clashes == 0
         self._out.extend(do.SayRelease(record.identity, cluster, hold) for record in ready)
 
-    def _running_stages(self) -> Iterator[TaskRecord]:
-        """Tasks that may be released: the current stage's, and sidecars of earlier ones."""
-        yield from self._stage_records()
-        for stage in self._stages[: self.stage]:
-            for role in stage:
-                if role.sidecar:
-                    yield from (self.tasks[TaskId(role.name, index)] for index in range(role.instances))
-
-    def _stage_is_done(self) -> bool:
-        tracked = [record for record in self._gang() if record.tracked]
-        if self.job.success is SuccessPolicy.CHIEF and chief(self.job) in {r.task for r in tracked}:
-            return self.tasks[chief(self.job)].state is TaskState.SUCCEEDED
-        succeeded = [record.state is TaskState.SUCCEEDED for record in tracked]
-        return any(succeeded) if self.job.success is SuccessPolicy.ANY and tracked else all(succeeded)
-
     def _next_stage(self) -> None:
-        if self.stage + 1 == len(self._stages):
+        if self.stages.is_last(self.stage):
             self._end(JobState.SUCCEEDED, Reason.SUCCEEDED, "every tracked task exited with 0", None)
             return
-        for record in self._gang():
+        for record in self.stages.gang(self.stage):
             self._leave(record, "its stage is done")
         self.stage += 1
-        self._move(JobState.ALLOCATING, f"stage {self.stage + 1} of {len(self._stages)}")
+        self._move(JobState.ALLOCATING, f"stage {self.stage + 1}")
         self._begin_stage()
 
     # Time -----------------------------------------------------------------------------------------------------
@@ -512,9 +438,10 @@ class JobMachine:
             return
         if self.state in (JobState.NEW, JobState.SUCCEEDED, JobState.FAILED, JobState.KILLED):
             return
-        if self.incident and self._incident_is_clear():
+        gang = self.stages.gang(self.stage)
+        if self.incident is not None and self.incident.is_clear(gang, self.beat_s, self.job.times, self._now):
             self._decide_incident()
-        if self.state is JobState.RUNNING and not self.incident and self._stage_is_done():
+        if self.state is JobState.RUNNING and self.incident is None and self.stages.done(self.stage):
             self._next_stage()
         self._check_deadlines()
         self._release_ready()
@@ -540,7 +467,7 @@ class JobMachine:
     def _give_back(self) -> None:
         """The gang stayed incomplete: free everything, so that another job's gang can complete, and try later."""
         times = self.job.times
-        lacking = waiting_for(self._gang(), self.job, self.generation)
+        lacking = waiting_for(self.stages.gang(self.stage), self.job, self.generation)
         if self.rounds >= times.gang_rounds:
             text = f"incomplete after {times.gang_rounds} rounds of {format_duration(times.gang_s)}: {lacking}"
             self._end(JobState.FAILED, Reason.GANG_TIMEOUT, text, None)
@@ -548,10 +475,10 @@ class JobMachine:
         pause_s = self._random.uniform(times.backoff_min_s, times.backoff_max_s)
         self.rounds += 1
         self.generation += 1
-        self.incident = []
+        self.incident = None
         self.gang_deadline = self.queue_deadline = None
         self.backoff_until = self._now + pause_s
-        for record in self._stage_records():
+        for record in self.stages.records(self.stage):
             if record.state.live and record.state is not TaskState.NEW:
                 self._leave(record, "the gang is given back")
             if record.state.live:
@@ -562,7 +489,7 @@ class JobMachine:
 
     def _say_what_it_waits_for(self) -> None:
         if self.state in (JobState.ALLOCATING, JobState.RESTARTING):
-            sentence = waiting_for(self._gang(), self.job, self.generation)
+            sentence = waiting_for(self.stages.gang(self.stage), self.job, self.generation)
         elif self.state is JobState.BACKING_OFF:
             sentence = f"incomplete gang given back; round {self.rounds} of {self.job.times.gang_rounds} follows"
         else:
@@ -624,7 +551,7 @@ class JobMachine:
                 record.move(final, "the job is over", self._now)
         self.finished = True
         self.marks["finished"] = self._wall()
-        self.verdict = self._final(self.verdict)
+        self.verdict = final_verdict(self, self.verdict, self._now)
         self.state = self.verdict.state
         self._event(
             EventKind.VERDICT,
@@ -639,17 +566,6 @@ class JobMachine:
             return True
         waits_for_container = record.heard_at is not None and record.ended is None and record.stop_asked
         return waits_for_container and record.state in (TaskState.REGISTERED, TaskState.RUNNING)
-
-    def _final(self, verdict: Verdict) -> Verdict:
-        from dataclasses import replace
-
-        return replace(
-            verdict,
-            generations=self.generation,
-            tasks=tuple(record.snapshot(self._now) for record in self.tasks.values()),
-            timeline=self._timeline(),
-            urls=dict(self.urls),
-        )
 
     # Words ----------------------------------------------------------------------------------------------------
 
@@ -674,9 +590,6 @@ class JobMachine:
 
     def _wall(self) -> float:
         return self._now + self.wall_offset
-
-    def _timeline(self) -> Timeline:
-        return Timeline(**{name: round(at, 3) for name, at in self.marks.items()})
 
 
 _HANDLERS: dict[type, Callable[[JobMachine, Any], None]] = {

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from appmaster.incident import Incident
 from appmaster.machine import JobMachine
 from appmaster.policy import Budget
 from appmaster.tasks import TaskRecord
-from tony.snapshot import Failure, Verdict
+from tony.snapshot import Verdict
 from tony.spec import JobSpec
 from tony.state import JobState, TaskState
 
@@ -20,7 +21,6 @@ _PLAIN = (
     "verdict",
     "restarts",
     "incident",
-    "incident_at",
     "started_at",
     "queue_deadline",
     "gang_deadline",
@@ -43,8 +43,7 @@ class KeptState:
     budget: Budget
     verdict: Verdict | None
     restarts: int
-    incident: list[Failure]
-    incident_at: float
+    incident: Incident | None
     started_at: float
     queue_deadline: float | None
     gang_deadline: float | None
@@ -93,7 +92,7 @@ def next_attempt(
     machine.restarts, machine.urls = kept.restarts, {}
     machine.marks = {**kept.marks, "am_started": wall}
     for record in kept.tasks:
-        finished = record.state is TaskState.SUCCEEDED and not machine.in_stage(record.task)
+        finished = record.state is TaskState.SUCCEEDED and not machine.stages.contains(machine.stage, record.task)
         if not finished:
             record.next_incarnation()
         machine.tasks[record.task] = record

@@ -12,6 +12,7 @@ from appmaster import stimuli as on
 from appmaster.history import History
 from appmaster.machine import JobMachine
 from appmaster.relay import OutputRelay
+from appmaster.view import snapshot
 from tony.clock import Clock
 from tony.containers import Identity
 from tony.errors import NotPermitted
@@ -209,7 +210,7 @@ class Service:
     # Clients --------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> JobSnapshot:
-        return self._machine.snapshot(self._clock.monotonic(), last_event=self._history.last_number)
+        return snapshot(self._machine, self._clock.monotonic(), self._history.last_number)
 
     def events(self, since: int) -> AsyncIterator[Event]:
         return self._history.follow(since)

@@ -1,0 +1,48 @@
+"""The machine's state as values for others: the snapshot for clients, the verdict that is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tony.snapshot import JobSnapshot, Timeline, Verdict
+
+if TYPE_CHECKING:
+    from appmaster.machine import JobMachine
+
+
+def snapshot(machine: JobMachine, now: float, last_event: int) -> JobSnapshot:
+    """The job now. `now` is monotonic."""
+    return JobSnapshot(
+        application_id=machine.application_id,
+        name=machine.job.name,
+        user=machine.user,
+        state=machine.state,
+        generation=machine.generation,
+        attempt=machine.attempt,
+        queue=machine.job.queue,
+        waiting_for=machine.waiting_for,
+        started_at=machine.marks["am_started"],
+        now=now + machine.wall_offset,
+        tasks=tuple(record.snapshot(now) for record in machine.tasks.values()),
+        timeline=_timeline(machine),
+        urls=dict(machine.urls),
+        restarts=machine.restarts,
+        last_event=last_event,
+        verdict=machine.verdict,
+    )
+
+
+def final_verdict(machine: JobMachine, verdict: Verdict, now: float) -> Verdict:
+    """The verdict with the last states of all tasks."""
+    return replace(
+        verdict,
+        generations=machine.generation,
+        tasks=tuple(record.snapshot(now) for record in machine.tasks.values()),
+        timeline=_timeline(machine),
+        urls=dict(machine.urls),
+    )
+
+
+def _timeline(machine: JobMachine) -> Timeline:
+    return Timeline(**{name: round(at, 3) for name, at in machine.marks.items()})
