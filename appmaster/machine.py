@@ -29,6 +29,10 @@ from tony.units import format_duration
 _FINISH_MARGIN_S = 5.0
 """After the stop grace: how long containers may take to go before the end is reported without them."""
 
+_NOTICED_S = 3.0
+_TOLD_AGAIN_S = 2.0
+"""A wait is explained when it has lasted this long; what it waits for is told again when it changed since."""
+
 
 class JobMachine:
     """All state of one job. Create it, feed it `Begin`, then whatever happens."""
@@ -68,6 +72,8 @@ class JobMachine:
         self.stop_grace_s = job.times.stop_grace_s
         self.finished = False
         self.wall_offset = wall - now
+        self._waiting_since = now
+        self._told, self._told_at = "", now
         self.marks: dict[str, float] = {"am_started": wall}
         self.stages = Stages(job, self.tasks)
         self._role_of = {role.name: role for role in job.roles}
@@ -197,6 +203,7 @@ class JobMachine:
         record = self._heard(fact.identity)
         if record is not None:
             record.connected = False
+            self._out.append(do.DropStream(record.identity))
             if record.state is not TaskState.SUCCEEDED and record.state.live:
                 final = TaskState.FAILED if record.failure else TaskState.STOPPED
                 record.move(final, "executor left", self._now)
@@ -494,10 +501,14 @@ class JobMachine:
             sentence = f"incomplete gang given back; round {self.rounds} of {self.job.times.gang_rounds} follows"
         else:
             sentence = ""
-        if sentence != self.waiting_for:
-            self.waiting_for = sentence
-            if sentence:
-                self._event(EventKind.WAITING, sentence)
+        if not sentence or not self.waiting_for:
+            self._waiting_since = self._now
+        self.waiting_for = sentence
+        # Only a wait that people notice is worth a line, and a wait that changes quickly not one for each change.
+        noticed = self._now >= max(self._waiting_since + _NOTICED_S, self._told_at + _TOLD_AGAIN_S)
+        if sentence and noticed and sentence != self._told:
+            self._told, self._told_at = sentence, self._now
+            self._event(EventKind.WAITING, sentence)
 
     # The end --------------------------------------------------------------------------------------------------
 

@@ -528,3 +528,14 @@ def test_a_page_is_shown_once() -> None:
     urls = [c for c in world.all(do.RecordEvent) if c.kind.value == "URL"]
     assert len(urls) == 1
     assert world.machine.urls == {"tensorboard": "http://node1:6006"}
+
+
+def test_a_wait_is_explained_once_it_is_long_enough_to_be_noticed() -> None:
+    world = World(job())
+    world.bring_up("worker:0")
+    world.pass_time(2.0, beating=["worker:0"])
+    assert [c for c in world.all(do.RecordEvent) if c.kind.value == "WAITING"] == []
+    assert world.machine.waiting_for == ("1 of 2 containers allocated, waiting for 1 × worker {2g} in queue default")
+    world.pass_time(60.0, beating=["worker:0"])
+    said = [c.text for c in world.all(do.RecordEvent) if c.kind.value == "WAITING"]
+    assert said == [world.machine.waiting_for]

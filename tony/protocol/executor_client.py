@@ -45,7 +45,10 @@ class TaskConnection:
             raise AppMasterUnreachable(f"the application master at {self.address} does not answer") from None
         self._outbox.put(FromExecutor(hello=hello))
         try:
-            yield from self._stub.Attend(iter(self._outbox.get, None), metadata=self._metadata())
+            for message in self._stub.Attend(iter(self._outbox.get, None), metadata=self._metadata()):
+                if message.HasField("welcome"):
+                    self.token = message.welcome.token
+                yield message
         except grpc.RpcError as error:
             raise translated(error, self.address) from None
         finally:
