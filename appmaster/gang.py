@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from appmaster.policy import chief
 from appmaster.tasks import TaskRecord
@@ -34,8 +34,10 @@ class Stages:
             done.update(role.name for role in ready)
             remaining = {name: role for name, role in remaining.items() if name not in done}
 
-    def __len__(self) -> int:
-        return len(self._roles)
+        self._records = [tuple(self._of(*roles)) for roles in self._roles]
+        self._gangs = [tuple(self._of(*(r for r in roles if not r.sidecar))) for roles in self._roles]
+        self._sidecars = [tuple(self._of(*(r for r in roles if r.sidecar))) for roles in self._roles]
+        self._blocking = 0
 
     def is_last(self, stage: int) -> bool:
         """Whether nothing comes after it."""
@@ -45,41 +47,50 @@ class Stages:
         """Whether the task belongs to that stage."""
         return any(role.name == task.role for role in self._roles[stage])
 
-    def records(self, stage: int) -> Iterator[TaskRecord]:
+    def records(self, stage: int) -> Sequence[TaskRecord]:
         """Every task of the stage."""
-        for role in self._roles[stage]:
-            yield from self._of(role)
+        return self._records[stage]
 
-    def gang(self, stage: int) -> Iterator[TaskRecord]:
+    def gang(self, stage: int) -> Sequence[TaskRecord]:
         """The tasks of the stage that are released together."""
-        for role in self._roles[stage]:
-            if not role.sidecar:
-                yield from self._of(role)
+        return self._gangs[stage]
 
     def releasable(self, stage: int) -> Iterator[TaskRecord]:
         """The tasks of the stage, and sidecars of earlier ones."""
-        for earlier in self._roles[:stage]:
-            for role in earlier:
-                if role.sidecar:
-                    yield from self._of(role)
-        yield from self.records(stage)
+        for sidecars in self._sidecars[:stage]:
+            yield from sidecars
+        yield from self._records[stage]
+
+    def ready(self, stage: int, generation: int, now: float) -> bool:
+        """Whether the whole gang may be released.
+
+        Asked after every fact, so it remembers who was not ready last time: a gang of ten thousand that registers
+        one by one is walked twice in all, not ten thousand times.
+        """
+        gang = self._gangs[stage]
+        self._blocking = min(self._blocking, len(gang))
+        while self._blocking < len(gang):
+            if not gang[self._blocking].ready_for(generation, now):
+                return False
+            self._blocking += 1
+        self._blocking = next((n for n, r in enumerate(gang) if not r.ready_for(generation, now)), 0)
+        return not gang or gang[self._blocking].ready_for(generation, now)
 
     def cluster(self, stage: int, generation: int) -> ClusterSpec:
         """What the gang is told of itself."""
-        endpoints = {r.task: r.endpoint for r in self.gang(stage) if r.endpoint is not None}
+        endpoints = {r.task: r.endpoint for r in self._gangs[stage] if r.endpoint is not None}
         return ClusterSpec(generation, endpoints)
 
     def done(self, stage: int) -> bool:
         """Whether the success policy is satisfied, for this stage."""
-        tracked = [record for record in self.gang(stage) if record.tracked]
         first = chief(self._job)
         if self._job.success is SuccessPolicy.CHIEF and self.contains(stage, first):
             return self._tasks[first].state is TaskState.SUCCEEDED
-        succeeded = [record.state is TaskState.SUCCEEDED for record in tracked]
-        return any(succeeded) if self._job.success is SuccessPolicy.ANY and tracked else all(succeeded)
+        succeeded = (r.state is TaskState.SUCCEEDED for r in self._gangs[stage] if r.tracked)
+        return any(succeeded) if self._job.success is SuccessPolicy.ANY else all(succeeded)
 
-    def _of(self, role: RoleSpec) -> Iterator[TaskRecord]:
-        return (self._tasks[TaskId(role.name, index)] for index in range(role.instances))
+    def _of(self, *roles: RoleSpec) -> Iterator[TaskRecord]:
+        return (self._tasks[TaskId(role.name, index)] for role in roles for index in range(role.instances))
 
 
 def beat_s(task_count: int, base_s: float) -> float:

@@ -116,6 +116,7 @@ class JobMachine:
     def _on_tick(self, _: on.Tick) -> None:
         for record in self.tasks.values():
             self._settle(record)
+        self._say_what_it_waits_for()
 
     def _on_asked(self, fact: on.ContainerAsked) -> None:
         record = self.current(fact.identity)
@@ -404,7 +405,7 @@ class JobMachine:
 
     def _release_ready(self) -> None:
         if self.state in (JobState.ALLOCATING, JobState.RESTARTING):
-            if not all(record.ready_for(self.generation, self._now) for record in self.stages.gang(self.stage)):
+            if not self.stages.ready(self.stage, self.generation, self._now):
                 return
             self.marks["allocated"] = self.marks.get("allocated", self._wall())
             self.marks["released"] = self._wall()
@@ -452,7 +453,6 @@ class JobMachine:
             self._next_stage()
         self._check_deadlines()
         self._release_ready()
-        self._say_what_it_waits_for()
 
     def _check_deadlines(self) -> None:
         now, times = self._now, self.job.times

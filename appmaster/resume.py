@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from appmaster.gang import Stages
 from appmaster.incident import Incident
 from appmaster.machine import JobMachine
 from appmaster.policy import Budget
@@ -75,6 +76,7 @@ def same_attempt(kept: KeptState, job: JobSpec, application_id: str, user: str, 
     for name in _PLAIN:
         setattr(machine, name, getattr(kept, name))
     machine.tasks.update({record.task: record for record in kept.tasks})
+    machine.stages = Stages(job, machine.tasks)
     machine.urls, machine.marks = dict(kept.urls), dict(kept.marks)
     return machine
 
@@ -96,4 +98,5 @@ def next_attempt(
         if not finished:
             record.next_incarnation()
         machine.tasks[record.task] = record
+    machine.stages = Stages(job, machine.tasks)
     return machine

@@ -169,6 +169,7 @@ def test_the_successor_of_a_silent_task_is_released_only_after_its_lease() -> No
     world.feed(on.UserStopped(world.who("worker:0"), 1))
     world.prepare("worker:0")
     world.bring_up("worker:1")
+    world.pass_time(0.5, beating=WORKERS)
     assert world.machine.state is JobState.RESTARTING
     assert "predecessor" in world.machine.waiting_for
     world.pass_time(60.0, beating=WORKERS)

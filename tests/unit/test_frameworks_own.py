@@ -1,0 +1,151 @@
+"""Tables: (job, task) → exactly what each framework adds to the common variables; and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tony.frameworks import framework, task_environment
+from tony.spec import ClusterSpec, Endpoint, JobSpec, RoleSpec, TaskId
+
+EXTRA = {"application_id": "application_1_0001"}
+
+
+def job_of(kind: str, **instances: int) -> JobSpec:
+    """Tracked roles, but for ps and evaluator, and for a sidecar named board."""
+    roles = (
+        RoleSpec(name, ("train.py",), count, untracked=name in ("ps", "evaluator"), sidecar=name == "board")
+        for name, count in instances.items()
+    )
+    return JobSpec("a job", tuple(roles), kind)
+
+
+def own_environment(job: JobSpec, task: str) -> dict[str, str]:
+    cluster = ClusterSpec(1, {one: Endpoint("n1", 4000 + place) for place, one in enumerate(job.tasks())})
+    return framework(job.framework).environment(TaskId.parse(task), cluster, job, EXTRA)
+
+
+PARAMETER_SERVER = {"chief": 1, "worker": 2, "ps": 1, "evaluator": 1, "board": 1}
+PARAMETER_SERVER_CLUSTER = {"chief": ["n1:4000"], "worker": ["n1:4001", "n1:4002"], "ps": ["n1:4003"]}
+MIRRORED_CLUSTER = {"worker": ["n1:4000", "n1:4001"]}
+
+
+@pytest.mark.parametrize(
+    ("roles", "task", "members"),
+    [
+        (PARAMETER_SERVER, "chief:0", PARAMETER_SERVER_CLUSTER),
+        (PARAMETER_SERVER, "worker:1", PARAMETER_SERVER_CLUSTER),
+        (PARAMETER_SERVER, "ps:0", PARAMETER_SERVER_CLUSTER),
+        (PARAMETER_SERVER, "evaluator:0", PARAMETER_SERVER_CLUSTER),
+        ({"worker": 2}, "worker:0", MIRRORED_CLUSTER),
+        ({"worker": 2}, "worker:1", MIRRORED_CLUSTER),
+    ],
+)
+def test_tensorflow_finds_its_cluster_without_the_evaluator(
+    roles: dict[str, int], task: str, members: dict[str, list[str]]
+) -> None:
+    environment = own_environment(job_of("tensorflow", **roles), task)
+    assert list(environment) == ["TF_CONFIG"]
+    identity = TaskId.parse(task)
+    assert json.loads(environment["TF_CONFIG"]) == {
+        "cluster": members,
+        "task": {"type": identity.role, "index": identity.index},
+    }
+
+
+def test_tensorflow_tells_nothing_to_a_role_that_it_does_not_know() -> None:
+    assert own_environment(job_of("tensorflow", **PARAMETER_SERVER), "board:0") == {}
+
+
+def torch_environment(rank: int, size: int, port: int) -> dict[str, str]:
+    return {
+        "MASTER_ADDR": "n1",
+        "MASTER_PORT": str(port),
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": "1",
+        "GROUP_RANK": str(rank),
+        "INIT_METHOD": f"tcp://n1:{port}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("roles", "task", "expected"),
+    [
+        ({"worker": 3}, "worker:0", torch_environment(0, 3, 4000)),
+        ({"worker": 3}, "worker:2", torch_environment(2, 3, 4000)),
+        ({"worker": 2, "chief": 1}, "chief:0", torch_environment(0, 3, 4002)),
+        ({"worker": 2, "chief": 1}, "worker:1", torch_environment(2, 3, 4002)),
+        ({"board": 1, "worker": 1}, "worker:0", torch_environment(0, 1, 4001)),
+        ({"board": 1, "worker": 1}, "board:0", {}),
+        ({"ps": 1}, "ps:0", {}),
+    ],
+)
+def test_pytorch_finds_rank_0_and_its_own_rank(roles: dict[str, int], task: str, expected: dict[str, str]) -> None:
+    assert own_environment(job_of("pytorch", **roles), task) == expected
+
+
+@pytest.mark.parametrize("task", ["scheduler:0", "server:1", "worker:2"])
+def test_mxnet_finds_its_scheduler(task: str) -> None:
+    job = job_of("mxnet", server=2, scheduler=1, worker=3, board=1)
+    assert own_environment(job, task) == {
+        "DMLC_ROLE": TaskId.parse(task).role,
+        "DMLC_PS_ROOT_URI": "n1",
+        "DMLC_PS_ROOT_PORT": "4002",
+        "DMLC_LOCAL": "0",
+        "DMLC_NUM_SERVER": "2",
+        "DMLC_NUM_WORKER": "3",
+    }
+    assert own_environment(job, "board:0") == {}
+
+
+def test_standalone_adds_nothing() -> None:
+    assert own_environment(job_of("standalone", worker=1), "worker:0") == {}
+
+
+def test_auto_gives_tensorflow_and_pytorch_their_variables_at_once() -> None:
+    roles = {"worker": 2, "ps": 1}
+    together = own_environment(job_of("auto", **roles), "worker:1")
+    assert together == own_environment(job_of("tensorflow", **roles), "worker:1") | torch_environment(1, 2, 4000)
+    assert not [name for name in together if name.startswith(("HOROVOD_", "DMLC_"))]
+
+
+def test_what_the_application_master_asks_for_is_the_common_and_the_own_part() -> None:
+    job = job_of("pytorch", worker=2)
+    cluster = ClusterSpec(1, {task: Endpoint("n1", 4000) for task in job.tasks()})
+    environment = task_environment(TaskId("worker", 1), cluster, job, EXTRA)
+    assert environment["TONY_RANK"] == environment["RANK"] == "1"
+    assert environment["MASTER_ADDR"] == "n1"
+    assert "TF_CONFIG" not in environment
+
+
+@pytest.mark.parametrize(
+    ("kind", "roles", "keys"),
+    [
+        ("auto", {"anything": 3}, []),
+        ("tensorflow", {"worker": 2}, []),
+        ("tensorflow", PARAMETER_SERVER, []),
+        ("tensorflow", {"chief": 2, "worker": 1}, ["roles.chief.instances"]),
+        ("tensorflow", {"worker": 1, "evaluator": 2}, ["roles.evaluator.instances"]),
+        ("tensorflow", {"chief": 2, "evaluator": 2}, ["roles.chief.instances", "roles.evaluator.instances"]),
+        ("tensorflow", {"ps": 2}, ["roles"]),
+        ("tensorflow", {"trainer": 2}, ["roles"]),
+        ("tensorflow", {"worker": 5000}, ["roles"]),
+        ("pytorch", {"trainer": 2}, []),
+        ("pytorch", {"ps": 2, "board": 1}, ["roles"]),
+        ("mxnet", {"scheduler": 1, "server": 2, "worker": 2}, []),
+        ("mxnet", {"worker": 2}, ["roles.scheduler", "roles.server"]),
+        ("mxnet", {"scheduler": 2, "server": 1, "worker": 1}, ["roles.scheduler.instances"]),
+        ("standalone", {"worker": 1}, []),
+        ("standalone", {"worker": 1, "board": 1}, []),
+        ("standalone", {"worker": 2}, ["roles"]),
+        ("standalone", {"chief": 1, "ps": 1}, ["roles"]),
+        ("standalone", {"board": 1}, ["roles"]),
+    ],
+)
+def test_a_framework_says_which_roles_it_cannot_run_with(kind: str, roles: dict[str, int], keys: list[str]) -> None:
+    problems = framework(kind).check(job_of(kind, **roles))
+    assert [problem.key for problem in problems] == keys
+    assert all(problem.hint for problem in problems)
