@@ -1,0 +1,155 @@
+"""One run of the user's command: a generation of this task, from its release until nothing of it is left."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from executor.failure import Ending, diagnose
+from executor.lease import Lease
+from executor.metrics import Metrics, oom_kills
+from executor.ports import Ports
+from executor.process import UserEvent, UserExited, UserGone, UserNotStarted, UserProcess, UserStarted
+from executor.streams import OutputEnded, Streams
+from tony.protocol.messages import Result
+from tony.state import Reason
+
+DRAIN_S = 1.0
+"""How long the last words of an ended process are waited for: a process that it left may hold its pipes."""
+
+_DIAGNOSED_LINES = 400
+
+RunEvent = UserEvent | OutputEnded
+
+
+class UserRun:
+    """Owned by the main thread; its threads post events, which come back to it through `take`."""
+
+    def __init__(self, generation: int, ports: Ports, streams: Streams, post: Callable[[RunEvent], None]) -> None:
+        self.generation = generation
+        self.pid = 0
+        self.exited: UserExited | None = None
+        self.over = False
+        self.result_due_at: float | None = None
+        self._ports = ports
+        self._streams = streams
+        self._post = post
+        self._process = UserProcess(generation, post)
+        self._metrics: Metrics | None = None
+        self._oom_kills = oom_kills()
+        self._failed_start: Result | None = None
+
+    def start(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        cwd: Path,
+        lease: Lease,
+        remove: Sequence[str],
+    ) -> None:
+        """Start the command, or be over at once with a result. Only in the main thread."""
+        stdout, stderr = self._streams.attach(self.generation, self._post)
+        try:
+            self._process.start(argv, environment, cwd, stdout, stderr, lease.grace_s, lease.terminate_at, remove)
+        except OSError as error:
+            os.close(stdout)
+            os.close(stderr)
+            self._cannot_start(f"No process can be started: {error.strerror}.", Reason.INTERNAL)
+            self.over = True
+
+    @property
+    def running(self) -> bool:
+        """Whether the user's own process is there, or about to be."""
+        return self.exited is None and not self.over and self._failed_start is None
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The last sample of what it uses."""
+        return self._metrics.latest if self._metrics is not None else {}
+
+    def take(self, event: RunEvent, variables: Mapping[str, str]) -> None:
+        """Something happened to it."""
+        if isinstance(event, UserStarted):
+            self.pid = event.pid
+            self._metrics = Metrics(self._process.keeper_pid, variables)
+        elif isinstance(event, UserNotStarted):
+            self._cannot_start(f"The command cannot be started: {os.strerror(event.error)}.", Reason.WORKER_EXIT)
+        elif isinstance(event, UserExited):
+            self._ended(event)
+        elif isinstance(event, OutputEnded):
+            # All that it said about its end has been read.
+            if self.result_due_at is not None:
+                self.result_due_at = time.monotonic()
+        else:
+            self._gone(event)
+
+    def _cannot_start(self, message: str, reason: Reason) -> None:
+        self._failed_start = Result(
+            generation=self.generation, phase=Result.START, exit_code=127, reason=reason.value, message=message
+        )
+        self.result_due_at = time.monotonic()
+
+    def _ended(self, exited: UserExited) -> None:
+        self.exited = exited
+        self.result_due_at = time.monotonic() + DRAIN_S
+
+    def _gone(self, gone: UserGone) -> None:
+        if gone.keeper_lost and self.exited is None and self._failed_start is None:
+            # Whoever killed the keeper killed the user process with it.
+            self._ended(UserExited(self.generation, signal="SIGKILL"))
+        self.over = True
+        if self._metrics is not None:
+            self._metrics.close()
+        self._ports.release()
+
+    def result(self) -> Result:
+        """What to report of its end. Only after `result_due_at`, which is cleared."""
+        self.result_due_at = None
+        if self._failed_start is not None:
+            return self._failed_start
+        exited = self.exited
+        assert exited is not None
+        lines = self._streams.tail.lines
+        diagnosis = diagnose(
+            Ending(
+                code=exited.code,
+                signal=exited.signal,
+                seconds=exited.seconds,
+                lines=lines(_DIAGNOSED_LINES),
+                ports=self._ports.numbers,
+                oom_killed=(oom_kills() or 0) > (self._oom_kills or 0),
+                peak_mb=exited.peak_mb,
+            )
+        )
+        succeeded = diagnosis.reason is Reason.SUCCEEDED
+        return Result(
+            generation=self.generation,
+            exit_code=exited.code,
+            signal=exited.signal,
+            reason="" if succeeded else diagnosis.reason.value,
+            message="" if succeeded else diagnosis.message,
+            tail=lines(),
+            traceback=diagnosis.traceback,
+            seconds=exited.seconds,
+        )
+
+    def renew(self, lease: float) -> None:
+        """It may go on until the monotonic time `lease`."""
+        self._process.renew(lease)
+
+    def stop(self, grace_s: float) -> None:
+        """Begin to end it: TERM now, KILL after `grace_s`. Said again, the shorter grace counts."""
+        self._process.stop(grace_s)
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait until nothing of it is left; False when the time is over first."""
+        return self._process.join(timeout_s)
+
+    def close(self) -> None:
+        """Let go; the keeper ends what is left. May be called twice."""
+        self._process.close()
+        if self._metrics is not None:
+            self._metrics.close()
+        self._ports.release()

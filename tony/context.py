@@ -1,0 +1,143 @@
+"""For the user's script: who am I in this job, and a way to tell how far I am.
+
+    from tony import current
+    job = current()
+    job.report(step=10, loss=0.3)
+
+Standard library only, Python 3.8 or newer. Outside of a job it describes a job of one task, and `report` does
+nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_DATAGRAM_BYTES = 8 * 1024
+
+
+@dataclass(frozen=True)
+class Context:
+    """This task's place in the job.
+
+    `rank` counts from 0 over all tasks of the stage that take part in training, -1 for one that only watches;
+    `incarnation` counts the containers that carried this task, `generation` the releases of the whole gang.
+    `cluster_spec` maps each role to its ``host:port`` addresses. `checkpoint_dir` is shared by all tasks, a URL or
+    a path; None if there is none.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    role: str = "worker"
+    index: int = 0
+    local_rank: int = 0
+    generation: int = 1
+    incarnation: int = 1
+    application_id: str | None = None
+    checkpoint_dir: str | None = None
+    is_chief: bool = True
+    cluster_spec: Mapping[str, Any] = field(default_factory=dict)
+    _channel: _Channel | None = field(default=None, repr=False, compare=False)
+
+    def report(self, **numbers: float) -> None:
+        """Tell the newest value of some quantities, as ``report(step=10, loss=0.3)``.
+
+        Shown by ``tony status``, kept in the history; `step` is progress. Never blocks, never raises: a value that
+        is not a number, or one too many, is left out.
+        """
+        if self._channel is not None:
+            self._channel.send(numbers)
+
+
+class _Channel:
+    """The way to this task's executor: a Unix datagram socket."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._process = 0
+
+    def send(self, numbers: Mapping[str, Any]) -> None:
+        values = {}
+        for name, value in numbers.items():
+            try:
+                values[name] = float(value)
+            except Exception:  # noqa: BLE001 - any object may come, and none may stop the training
+                continue
+        if not values:
+            return
+        try:
+            datagram = json.dumps(values).encode()
+            if len(datagram) <= _DATAGRAM_BYTES:
+                self._connected().send(datagram)
+        except (OSError, ValueError):
+            with self._lock:
+                self._drop()
+
+    def _connected(self) -> socket.socket:
+        with self._lock:
+            # A forked child opens its own.
+            if self._socket is None or self._process != os.getpid():
+                self._drop()
+                opened = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                opened.setblocking(False)
+                self._socket, self._process = opened, os.getpid()
+                opened.connect(self._path)
+            return self._socket
+
+    def _drop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def __del__(self) -> None:
+        # Nobody closes a context: without this, a script under ``-W error`` would hear of an open socket.
+        self._drop()
+
+
+_current: Context | None = None
+
+
+def current() -> Context:
+    """The context of this process; the same object each time."""
+    global _current
+    if _current is None:
+        _current = from_environment(os.environ)
+    return _current
+
+
+def from_environment(environment: Mapping[str, str]) -> Context:
+    """The context that those variables describe. What is missing or unreadable has its value outside of a job."""
+    outside = Context()
+
+    def number(name: str, default: int) -> int:
+        try:
+            return int(environment.get("TONY_" + name, ""))
+        except ValueError:
+            return default
+
+    try:
+        cluster_spec = json.loads(environment.get("TONY_CLUSTER_SPEC", "{}"))
+    except ValueError:
+        cluster_spec = {}
+    path = environment.get("TONY_REPORT_SOCKET")
+    return Context(
+        rank=number("RANK", outside.rank),
+        world_size=number("WORLD_SIZE", outside.world_size),
+        role=environment.get("TONY_ROLE", outside.role),
+        index=number("INDEX", outside.index),
+        local_rank=number("LOCAL_RANK", outside.local_rank),
+        generation=number("GENERATION", outside.generation),
+        incarnation=number("INCARNATION", outside.incarnation),
+        application_id=environment.get("TONY_APPLICATION_ID"),
+        checkpoint_dir=environment.get("TONY_CHECKPOINT_DIR"),
+        is_chief=environment.get("TONY_IS_CHIEF", "true").lower() == "true",
+        cluster_spec=cluster_spec if isinstance(cluster_spec, dict) else {},
+        _channel=_Channel(path) if path else None,
+    )
