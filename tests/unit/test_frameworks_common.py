@@ -126,6 +126,12 @@ def test_the_tensorboard_role_gets_the_port_though_it_has_no_rank() -> None:
     assert common_environment(TaskId("tensorboard", 0), cluster_of(job), job, extra)["TB_PORT"] == "6006"
 
 
+def test_the_table_of_endpoints_is_written_once_for_all_tasks_of_a_release() -> None:
+    cluster = cluster_of(PS_JOB)
+    one, other = (common_environment(TaskId("worker", index), cluster, PS_JOB, EXTRA) for index in (0, 1))
+    assert one["CLUSTER_SPEC"] is other["CLUSTER_SPEC"]
+
+
 @pytest.mark.parametrize("port", ["", "0"])
 def test_without_a_tensorboard_port_there_is_no_variable_for_it(port: str) -> None:
     environment = common_environment(

@@ -1,0 +1,24 @@
+"""The default: the variables of TensorFlow and PyTorch at once, so that a script of either finds its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tony.frameworks.base import Framework
+from tony.frameworks.pytorch import PyTorch
+from tony.frameworks.tensorflow import TensorFlow
+from tony.spec import ClusterSpec, JobSpec, TaskId
+
+_PARTS: tuple[Framework, ...] = (TensorFlow(), PyTorch())
+
+
+class Auto(Framework):
+    """Any roles: a framework whose roles are missing simply finds no variables."""
+
+    name = "auto"
+
+    def environment(
+        self, task: TaskId, cluster: ClusterSpec, job: JobSpec, extra: Mapping[str, str]
+    ) -> dict[str, str]:
+        """The variables of every part; their names do not overlap."""
+        return {key: value for part in _PARTS for key, value in part.environment(task, cluster, job, extra).items()}

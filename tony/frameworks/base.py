@@ -1,0 +1,90 @@
+"""What a framework's file provides, and the variables that every user process gets.
+
+The values of `extra`, all text: ``application_id``; ``incarnation`` of the task (default ``1``); ``checkpoint_dir``
+and ``tensorboard_port`` where there is one (empty, or port 0: none). The generation is that of the cluster spec.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from tony.errors import Problem
+from tony.frameworks.layout import Layout
+from tony.spec import ClusterSpec, JobSpec, TaskId
+
+MAX_VALUE_BYTES = 120_000
+"""Linux starts no process with a variable over 128 KiB (MAX_ARG_STRLEN), its name included."""
+
+
+class Framework(ABC):
+    """How the processes of one framework find each other. Pure: nothing here imports the framework it serves."""
+
+    name: ClassVar[str]
+
+    def check(self, job: JobSpec) -> list[Problem]:
+        """What in the job this framework could never run with; called before anything is submitted."""
+        return []
+
+    def may_start(self, job: JobSpec, registered: Mapping[TaskId, bool]) -> bool:
+        """Whether the stage may be released. `registered` holds every task of the stage.
+
+        Here: all of them (a gang).
+        """
+        return bool(registered) and all(registered.values())
+
+    @abstractmethod
+    def environment(
+        self, task: TaskId, cluster: ClusterSpec, job: JobSpec, extra: Mapping[str, str]
+    ) -> dict[str, str]:
+        """The framework's own variables for that task, to be added to those of `common_environment`."""
+
+
+def common_environment(task: TaskId, cluster: ClusterSpec, job: JobSpec, extra: Mapping[str, str]) -> dict[str, str]:
+    """The ``TONY_*`` variables of a task, and the names under which TonY's users know them.
+
+    Ranks are those of `tony.frameworks.layout`; a task without one (ps, evaluator, untracked, sidecar) has
+    ``TONY_RANK=-1``, and ``RANK`` and ``WORLD`` are absent, so that a library which looks for them takes it for a
+    process of its own. Every task is alone in its container: the local rank is 0.
+
+    As in TonY, ``IS_CHIEF`` and ``TB_PORT`` are there for the chief only (a role named ``tensorboard`` gets the port,
+    too), ``TASK_NUM`` counts the tracked tasks, and ``SESSION_ID`` is 0 until something was restarted.
+    The two tables of endpoints are left out where they are longer than one variable can be.
+    Raises KeyError when the task is not in the cluster spec.
+    """
+    layout = Layout.of(cluster, job)
+    own = cluster.endpoints[task]
+    rank = layout.rank(task)
+    chief = task == layout.chief
+    environment = {
+        "TONY_APPLICATION_ID": extra["application_id"],
+        "TONY_ROLE": task.role,
+        "TONY_INDEX": str(task.index),
+        "TONY_RANK": str(rank),
+        "TONY_WORLD_SIZE": str(layout.world_size),
+        "TONY_LOCAL_RANK": "0",
+        "TONY_GENERATION": str(cluster.generation),
+        "TONY_INCARNATION": extra.get("incarnation", "1"),
+        "TONY_IS_CHIEF": "true" if chief else "false",
+        "JOB_NAME": task.role,
+        "TASK_INDEX": str(task.index),
+        "TASK_NUM": str(layout.tracked),
+        "JOB_ID": extra["application_id"],
+        "SESSION_ID": str(cluster.generation - 1),
+        "DISTRIBUTED_MODE": "GANG",
+        "INIT_METHOD": f"tcp://{cluster.endpoints[layout.chief] if layout.chief else own}",
+    }
+    table = layout.table()
+    if len(table) <= MAX_VALUE_BYTES:
+        environment["TONY_CLUSTER_SPEC"] = environment["CLUSTER_SPEC"] = table
+    if extra.get("checkpoint_dir"):
+        environment["TONY_CHECKPOINT_DIR"] = extra["checkpoint_dir"]
+    if rank >= 0:
+        environment["RANK"] = str(rank)
+        environment["WORLD"] = str(layout.world_size)
+    if chief:
+        environment["IS_CHIEF"] = "true"
+    if extra.get("tensorboard_port", "0") not in ("", "0") and (chief or task.role == "tensorboard"):
+        environment["TB_PORT"] = extra["tensorboard_port"]
+    return environment

@@ -1,0 +1,90 @@
+"""Who has which rank, and who leads: the one order in which the tasks of a stage are numbered.
+
+Ranks go to the *training tasks*: those of tracked roles, except the roles that serve training or look at it
+(`AUXILIARY`). ``chief`` comes first, then ``worker``, then other roles as written in the job; indexes ascend within
+a role. So rank 0 is the chief where there is one, else ``worker:0``. Every other task has no rank, written -1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from tony.spec import ClusterSpec, JobSpec, TaskId
+
+AUXILIARY = frozenset({"ps", "evaluator", "scheduler", "server"})
+"""Roles whose tasks have no rank even where they are tracked: no framework counts them among its processes."""
+
+NO_RANK = -1
+
+_FIRST = ("chief", "worker")
+
+
+def ranked(job: JobSpec, tasks: Iterable[TaskId]) -> tuple[TaskId, ...]:
+    """The training tasks among `tasks` (those of one stage), by rank."""
+    order = {role.name: place for place, role in enumerate(job.roles) if role.tracked and role.name not in AUXILIARY}
+    for place, name in enumerate(_FIRST):
+        if name in order:
+            order[name] = place - len(_FIRST)
+    return tuple(
+        sorted((task for task in tasks if task.role in order), key=lambda task: (order[task.role], task.index))
+    )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is the same for every task of one release, worked out once: a release costs O(n), not O(n²)."""
+
+    job: JobSpec
+    cluster: ClusterSpec
+    ranks: Mapping[TaskId, int]
+    chief: TaskId | None
+    tracked: int
+    addresses: Mapping[str, list[str]]
+    _tables: dict[tuple[str, ...], str] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, cluster: ClusterSpec, job: JobSpec) -> Layout:
+        """The layout of that release; the one of the latest call is kept, because tasks are asked for one by one."""
+        global _latest
+        latest = _latest
+        if latest is None or latest.cluster is not cluster or latest.job is not job:
+            latest = _latest = cls._build(cluster, job)
+        return latest
+
+    @classmethod
+    def _build(cls, cluster: ClusterSpec, job: JobSpec) -> Layout:
+        order = ranked(job, cluster.tasks)
+        addresses: dict[str, list[str]] = {}
+        for task in sorted(cluster.tasks, key=lambda task: task.index):
+            addresses.setdefault(task.role, []).append(str(cluster.endpoints[task]))
+        addresses = {role.name: addresses[role.name] for role in job.roles if role.name in addresses}
+        tracked = {role.name for role in job.roles if role.tracked}
+        return cls(
+            job=job,
+            cluster=cluster,
+            ranks={task: rank for rank, task in enumerate(order)},
+            chief=order[0] if order else None,
+            tracked=sum(task.role in tracked for task in cluster.tasks),
+            addresses=addresses,
+        )
+
+    def rank(self, task: TaskId) -> int:
+        """The task's rank among the training tasks, or `NO_RANK`."""
+        return self.ranks.get(task, NO_RANK)
+
+    def table(self, *roles: str) -> str:
+        """JSON: role → addresses by index, of those among these roles that are there; without arguments of all."""
+        if roles not in self._tables:
+            named = roles or self.addresses
+            self._tables[roles] = json.dumps({role: self.addresses[role] for role in named if role in self.addresses})
+        return self._tables[roles]
+
+    @property
+    def world_size(self) -> int:
+        """How many tasks have a rank."""
+        return len(self.ranks)
+
+
+_latest: Layout | None = None
