@@ -25,7 +25,7 @@ from appmaster.machine import JobMachine
 from appmaster.resume import KeptState, next_attempt, same_attempt
 from appmaster.service import Service
 from tony.clock import SystemClock
-from tony.containers import ContainerBackend, Identity
+from tony.containers import AppState, ContainerBackend, Identity
 from tony.errors import TonyError
 from tony.plan import JobSecrets
 from tony.protocol.credentials import Credentials
@@ -33,7 +33,6 @@ from tony.protocol.server import AppMasterServer
 from tony.records import decode
 from tony.snapshot import Verdict
 from tony.spec import JobRecord, Upload
-from tony.state import JobState
 from tony.storage import Storage
 
 _log = logging.getLogger("appmaster")
@@ -62,7 +61,7 @@ async def _run(here: Path, environment: AppMasterEnvironment, record: JobRecord,
         kept, settled = await _what_was_before(folder, environment.attempt)
         if settled is not None:
             _log.info("an earlier attempt ended the job: %s", settled.message)
-            await asyncio.to_thread(backend.finish, settled.state is JobState.SUCCEEDED, diagnostics(settled))
+            await asyncio.to_thread(backend.finish, AppState(settled.state.value), diagnostics(settled))
             return 0
         machine = _machine(kept, environment, record)
         clock = SystemClock()

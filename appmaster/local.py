@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tony.containers import EndCause, HandleState, Identity, Phase
+from tony.containers import AppState, EndCause, HandleState, Identity, Phase
 from tony.errors import TonyError
 from tony.paths import private_folder
 
@@ -107,7 +107,7 @@ class LocalContainers:
     def progress(self, fraction: float) -> None:
         """Nobody looks here."""
 
-    def finish(self, succeeded: bool, diagnostics: str) -> None:
+    def finish(self, state: AppState, diagnostics: str) -> None:
         """The verdict in the job folder is all that counts here."""
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from appmaster.history import History
 from appmaster.machine import JobMachine
 from appmaster.service import Service
 from tony.clock import Clock
-from tony.containers import ContainerBackend, HandleState, Identity
+from tony.containers import AppState, ContainerBackend, HandleState, Identity
 from tony.errors import TonyError, Unreachable
 from tony.snapshot import Verdict
 
@@ -114,8 +114,8 @@ class Loop:
 
     async def finish(self, verdict: Verdict, diagnostics: str) -> None:
         """The final status, as the very last thing."""
-        succeeded = verdict.state.value == "SUCCEEDED"
-        await asyncio.wait_for(asyncio.to_thread(self._backend.finish, succeeded, diagnostics), timeout=_FINISH_S)
+        state = AppState(verdict.state.value)
+        await asyncio.wait_for(asyncio.to_thread(self._backend.finish, state, diagnostics), timeout=_FINISH_S)
 
     def close(self) -> None:
         """End the threads; calls in progress are waited for."""

@@ -84,8 +84,8 @@ class ContainerBackend(Protocol):
     def progress(self, fraction: float) -> None:
         """Show how far the job is, from 0 to 1, where people look (the resource manager's list)."""
 
-    def finish(self, succeeded: bool, diagnostics: str) -> None:
-        """Report the final status, once, as the very last thing: our own process may be ended by it."""
+    def finish(self, state: AppState, diagnostics: str) -> None:
+        """Report the final status (an ended one), once, as the very last thing: our own process may be ended by it."""
 
     def close(self) -> None:
         """Let go of connections; ends child processes that are still there. May be called twice."""
@@ -151,8 +151,10 @@ class Cluster(Protocol):
 
     name: str
     """``yarn`` or ``local``."""
-    storage: str
-    """Base URL of this user's folder on the cluster's storage."""
+
+    @property
+    def storage(self) -> str:
+        """Base URL of this user's folder on the cluster's storage."""
 
     def check(self, job: JobSpec) -> list[Problem]:
         """What of the job could never run here: sizes, queue, GPU type, labels. Raises Unreachable."""

@@ -1,0 +1,139 @@
+"""`tony.containers.ContainerBackend` on YARN: the application master's side, through skein's master beside us."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from tony.containers import AppState, EndCause, HandleState, Identity, Phase
+from tony.errors import Unreachable
+from tony.yarn.skeinlink import Master, Silent, SkeinContainer
+from tony.yarn.specification import plain_environment
+
+T = TypeVar("T")
+
+GONE_AFTER_S = 30.0
+_MAX_DIAGNOSTICS = 8000
+"""Longer texts break skein's header limit, and nobody reads them in a table of applications."""
+
+
+class MasterGone(Unreachable):
+    """skein's JVM has not answered for so long that it will not come back: the application is ending or orphaned."""
+
+
+class YarnContainers:
+    """Containers of the application that this process is the master of. Thread-safe; all calls block."""
+
+    def __init__(self, master: Master, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._master = master
+        self._monotonic = monotonic
+        self._silent_since: float | None = None
+        self._closed = False
+
+    @classmethod
+    def from_current(cls) -> YarnContainers:
+        """Connect from inside the master's container. Raises TonyError elsewhere."""
+        return cls(Master())
+
+    @property
+    def application_id(self) -> str:
+        return self._master.application_id
+
+    def request(self, identity: Identity, environment: Mapping[str, str]) -> str:
+        """See `ContainerBackend.request`. The handle is skein's name of the container, ``worker_3``."""
+        plain = plain_environment(environment)
+        return self._called(lambda: self._master.add(identity.task.role, plain))
+
+    def stop(self, handle: str) -> None:
+        """See `ContainerBackend.stop`."""
+        try:
+            self._called(lambda: self._master.kill(handle))
+        except (KeyError, ValueError):
+            # It has ended, or was never asked for: what was wanted is so.
+            return
+
+    def poll(self) -> Sequence[HandleState]:
+        """See `ContainerBackend.poll`. May be as late as skein's beat, and RUNNING is no proof of life."""
+        return [handle_state(container) for container in self._called(self._master.containers)]
+
+    def progress(self, fraction: float) -> None:
+        """See `ContainerBackend.progress`."""
+        self._called(lambda: self._master.progress(fraction))
+
+    def page(self, route: str, target: str, name: str) -> None:
+        """Link a web page of ours from YARN's tracking page; `target` is ``http://host:port/``."""
+        self._called(lambda: self._master.page(route, target, name))
+
+    def finish(self, state: AppState, diagnostics: str) -> None:
+        """See `ContainerBackend.finish`. With attempts left YARN starts the next one after a failure."""
+        text = diagnostics if len(diagnostics) <= _MAX_DIAGNOSTICS else diagnostics[: _MAX_DIAGNOSTICS - 1] + "…"
+        self._called(lambda: self._master.shutdown(state.value, text))
+
+    def close(self) -> None:
+        """See `ContainerBackend.close`: YARN ends the containers with the application."""
+        if not self._closed:
+            self._closed = True
+            self._master.close()
+
+    def _called(self, call: Callable[[], T]) -> T:
+        try:
+            answer = call()
+        except Silent as error:
+            now = self._monotonic()
+            since = self._silent_since = now if self._silent_since is None else self._silent_since
+            if now - since >= GONE_AFTER_S:
+                raise MasterGone(
+                    f"skein's master has not answered for {now - since:.0f} s: {error.message}"
+                ) from error
+            raise
+        self._silent_since = None
+        return answer
+
+
+def handle_state(container: SkeinContainer) -> HandleState:
+    """skein's six states as our three."""
+    phases = {"WAITING": Phase.REQUESTED, "REQUESTED": Phase.REQUESTED, "RUNNING": Phase.HELD}
+    phase = phases.get(container.state, Phase.ENDED)
+    ended = phase is Phase.ENDED
+    return HandleState(
+        handle=container.id,
+        phase=phase,
+        container_id=container.container_id or None,
+        node=container.node.rpartition(":")[0] or container.node or None,
+        cause=end_cause(container.state, container.message) if ended else None,
+        # skein drops every other exit code.
+        exit_code=0 if container.state == "SUCCEEDED" else None,
+        diagnostics=container.message if ended else "",
+    )
+
+
+_CAUSES = (
+    (EndCause.KILLED_BY_US, ("killed by user request",)),
+    (
+        EndCause.OUT_OF_MEMORY,
+        ("physical memory used", "beyond the 'physical' memory limit", "beyond physical memory"),
+    ),
+    (EndCause.OUT_OF_VMEM, ("virtual memory used", "beyond the 'virtual' memory limit", "beyond virtual memory")),
+    (EndCause.PREEMPTED, ("preempted",)),
+    (
+        EndCause.DISK_FAILED,
+        ("local-dirs are bad", "log-dirs are bad", "disk(s) failed", "disks failed", "no space left"),
+    ),
+    (EndCause.NODE_LOST, ("released on a *lost* node", "lost node", "node lost")),
+    (EndCause.LAUNCH_FAILED, ("failed to start, exception", "container launch failed", "could not find", "localiz")),
+    (EndCause.EXITED, ("container failed during execution", "completed successfully")),
+)
+
+
+def end_cause(state: str, message: str) -> EndCause:
+    """Why a container ended, from skein's state and YARN's sentence."""
+    if state == "SUCCEEDED":
+        return EndCause.EXITED
+    if state == "KILLED":
+        return EndCause.KILLED_BY_US
+    said = message.lower()
+    for cause, words in _CAUSES:
+        if any(word in said for word in words):
+            return cause
+    return EndCause.UNKNOWN
