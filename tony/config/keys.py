@@ -1,0 +1,432 @@
+"""Every setting, once: its name in files, its type, default and meaning, its flag and its variable.
+
+Flags, job files, ``TONY_*`` variables, ``conf/tony-default.yaml`` and the documentation are made from this table.
+``python -m tony.config.keys`` prints ``conf/tony-default.yaml``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from tony.spec import (
+    JobSpec,
+    OnInterrupt,
+    PythonSpec,
+    Resources,
+    RestartPolicy,
+    RestartSpec,
+    RoleSpec,
+    SuccessPolicy,
+    Times,
+)
+from tony.units import format_duration, format_memory
+
+
+class Kind(Enum):
+    """What a value looks like; the text names it in messages and in the default file."""
+
+    TEXT = "text"
+    CHOICE = "one of"
+    INTEGER = "whole number"
+    SIZE = "size with a unit, like 4g"
+    DURATION = "duration with a unit, like 30s, 5m, 1h30m"
+    SWITCH = "true or false"
+    WORDS = "list of texts"
+    PAIRS = "map from names to texts"
+    COUNTS = "map from names to whole numbers"
+    CLUSTERS = "map from names to clusters"
+
+
+@dataclass(frozen=True)
+class Key:
+    """One setting. `default` is written as in a file; None: there is none.
+
+    `literal` values are the user's own data and are passed on as they are; in all others, leftovers of templates
+    (``{{ ds }}``, ``None``) are refused. `constant` is what a flag without a value stands for.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    default: str | int | bool | tuple[str, ...] | dict[str, str] | None = None
+    flag: str | None = None
+    group: str = "life"
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    low: int = 0
+    high: int = 0
+    literal: bool = False
+    constant: str | None = None
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the flag may be given several times."""
+        return self.kind in (Kind.WORDS, Kind.PAIRS, Kind.COUNTS)
+
+    @property
+    def variable(self) -> str:
+        """The environment variable: the flag's name where there is one, else the key's."""
+        return "TONY_" + (self.flag or self.name).lstrip("-").replace("-", "_").replace(".", "_").upper()
+
+
+MAX_TASKS = 10_000
+MAX_GPUS = 1_024
+MAX_VCORES = 1_024
+
+_TIMES = Times()
+_RESTART = RestartSpec()
+_ROLE = RoleSpec("", ())
+_JOB = JobSpec("", ())
+
+
+GROUPS = {
+    "shape": "Shape of the job",
+    "size": "Size of each task",
+    "code": "Code and Python",
+    "environment": "Environment of the user process",
+    "placement": "Placement and names",
+    "life": "Life of the job",
+    "extras": "Extras",
+    "site": "The cluster",
+    "times": "Times of the protocol",
+}
+
+ROLE_KEYS: tuple[Key, ...] = (
+    Key("instances", Kind.INTEGER, "how many tasks", _ROLE.instances, low=1, high=MAX_TASKS),
+    Key("memory", Kind.SIZE, "memory of each task", format_memory(Resources().memory_mb), group="size"),
+    Key(
+        "vcores", Kind.INTEGER, "virtual cores of each task", Resources().vcores, low=1, high=MAX_VCORES, group="size"
+    ),
+    Key("gpus", Kind.INTEGER, "GPUs of each task", Resources().gpus, low=0, high=MAX_GPUS, group="size"),
+    Key("resources", Kind.COUNTS, "other resource types of each task", {}, low=0, high=2**31 - 1, group="size"),
+    Key("command", Kind.WORDS, "argv; a first word ending in .py runs with the job's Python", literal=True),
+    Key("env", Kind.PAIRS, "environment of the user process of this role", {}, literal=True),
+    Key("files", Kind.WORDS, "files for the working directory: SRC[::NAME][#archive]", ()),
+    Key("node_label", Kind.TEXT, "node label to run on"),
+    Key("nodes", Kind.WORDS, "hosts to run on", ()),
+    Key("untracked", Kind.SWITCH, "not waited for, but its failure fails the job", False),
+    Key("sidecar", Kind.SWITCH, "neither waited for nor able to fail the job", False),
+    Key("stop_on_failure", Kind.SWITCH, "the job fails at once when a task of this role fails", False),
+    Key("depends_on", Kind.WORDS, "roles that must have succeeded before this one starts", ()),
+    Key("end_after", Kind.DURATION, "end the role this long after the others of its stage are done; 0s: never", "0s"),
+)
+
+KEYS: tuple[Key, ...] = (
+    # shape
+    Key(
+        "framework",
+        Kind.CHOICE,
+        "whose environment the tasks get; auto: TensorFlow's, PyTorch's and Horovod's at once",
+        _JOB.framework,
+        "--framework",
+        "shape",
+        choices=("auto", "tensorflow", "pytorch", "mxnet", "standalone"),
+    ),
+    Key("command", Kind.WORDS, "argv of the roles that have none of their own", group="shape", literal=True),
+    Key("role", Kind.WORDS, "a role: NAME:N[:memory[:gpus]]", (), "--role", "shape", "SPEC"),
+    # code
+    Key("src", Kind.TEXT, "folder with the code, or none; auto: the script's folder", "auto", "--src", "code", "DIR"),
+    Key("exclude", Kind.WORDS, "left out of the source archive", (), "--exclude", "code", "PATTERN"),
+    Key(
+        "venv",
+        Kind.TEXT,
+        "Python environment: auto (the active one), none, a folder, .zip, .tar.gz or hdfs:// URL",
+        PythonSpec().environment,
+        "--venv",
+        "code",
+        "ENV",
+    ),
+    Key(
+        "python", Kind.TEXT, "an interpreter that every node has, instead of --venv", None, "--python", "code", "PATH"
+    ),
+    Key("files", Kind.WORDS, "file for the working directory: SRC[::NAME][#archive]", (), "--files", "code", "SRC"),
+    # environment
+    Key(
+        "env",
+        Kind.PAIRS,
+        "variable of the user process",
+        {},
+        "--env",
+        "environment",
+        "K=V",
+        literal=True,
+    ),
+    Key(
+        "secrets",
+        Kind.WORDS,
+        "variable that is never shown; from this environment, or from a file",
+        (),
+        "--secret",
+        "environment",
+        "NAME[=FILE]",
+    ),
+    # placement
+    Key("name", Kind.TEXT, "name of the job; default: the script's or the folder's", None, "--name", "placement"),
+    Key("queue", Kind.TEXT, "queue to submit to", _JOB.queue, "--queue", "placement"),
+    Key("node_label", Kind.TEXT, "node label to run on", None, "--node-label", "placement", "LABEL"),
+    Key("nodes", Kind.WORDS, "host to run on", (), "--nodes", "placement", "HOST"),
+    Key("exclude_nodes", Kind.WORDS, "host to keep away from", (), "--exclude-node", "placement", "HOST"),
+    Key("tags", Kind.WORDS, "tag that tony ls can look for", (), "--tag", "placement", "TAG"),
+    Key("view_users", Kind.WORDS, "users who may see the job, beside its owner", (), group="placement"),
+    Key("modify_users", Kind.WORDS, "users who may end the job, beside its owner", (), group="placement"),
+    # life
+    Key(
+        "restart.policy",
+        Kind.CHOICE,
+        "what is started again after a failure that allows it",
+        _RESTART.policy.value,
+        "--restart",
+        choices=tuple(policy.value for policy in RestartPolicy),
+    ),
+    Key(
+        "restart.max",
+        Kind.INTEGER,
+        "restarts for infrastructure reasons; preemption is not counted",
+        _RESTART.max_infrastructure,
+        "--max-restarts",
+        high=1000,
+    ),
+    Key("restart.max_user", Kind.INTEGER, "restarts for failures of the user's code", _RESTART.max_user, high=1000),
+    Key(
+        "restart.same_failure",
+        Kind.INTEGER,
+        "give up after the same failure so many times without progress",
+        _RESTART.same_failure,
+        low=1,
+        high=1000,
+    ),
+    Key(
+        "am.memory",
+        Kind.SIZE,
+        "memory of the application master's container",
+        format_memory(_JOB.am_resources.memory_mb),
+        "--am-memory",
+    ),
+    Key(
+        "am.vcores",
+        Kind.INTEGER,
+        "virtual cores of the application master's container",
+        _JOB.am_resources.vcores,
+        low=1,
+        high=MAX_VCORES,
+    ),
+    Key(
+        "am.attempts",
+        Kind.INTEGER,
+        "attempts of the application master's container",
+        _JOB.am_attempts,
+        "--am-attempts",
+        low=1,
+        high=2,
+    ),
+    Key("max_duration", Kind.DURATION, "end the job after this long; 0s: never", "0s", "--max-duration"),
+    Key(
+        "queue_timeout",
+        Kind.DURATION,
+        "how long to wait for the first container",
+        format_duration(_TIMES.queue_s),
+        "--queue-timeout",
+    ),
+    Key(
+        "gang_timeout",
+        Kind.DURATION,
+        "how long to hold an incomplete gang before giving it back",
+        format_duration(_TIMES.gang_s),
+        "--gang-timeout",
+    ),
+    Key(
+        "success",
+        Kind.CHOICE,
+        "whose exit 0 makes the job a success",
+        _JOB.success.value,
+        "--success",
+        choices=tuple(policy.value for policy in SuccessPolicy),
+    ),
+    Key(
+        "stop_grace",
+        Kind.DURATION,
+        "time between asking a user process to end and ending it",
+        format_duration(_TIMES.stop_grace_s),
+    ),
+    Key(
+        "on_interrupt",
+        Kind.CHOICE,
+        "what Ctrl-C does to the job that is followed",
+        OnInterrupt.KILL.value,
+        "--on-interrupt",
+        choices=tuple(choice.value for choice in OnInterrupt),
+    ),
+    Key("detach", Kind.SWITCH, "return when the job is accepted", False, "--detach"),
+    # extras
+    Key("tensorboard", Kind.TEXT, "log folder that TensorBoard shows", None, "--tensorboard", "extras", "DIR"),
+    Key(
+        "checkpoint_dir",
+        Kind.TEXT,
+        "folder or URL for checkpoints; default: in the job's folder on the cluster's storage",
+        None,
+        "--checkpoint-dir",
+        "extras",
+        "DIR",
+    ),
+    # site
+    Key(
+        "cluster",
+        Kind.TEXT,
+        "where to run: a name of the site file, local or yarn",
+        None,
+        "--cluster",
+        "site",
+        "NAME",
+    ),
+    Key(
+        "clusters",
+        Kind.CLUSTERS,
+        "clusters by name: conf_dir and bin_dir of Hadoop, storage, node_python",
+        group="site",
+    ),
+    Key(
+        "storage",
+        Kind.TEXT,
+        "base URL of the user's folder on shared storage; default: .tony in the home",
+        group="site",
+    ),
+    Key("node_python", Kind.TEXT, "interpreter of the nodes for our own processes; default: as here", group="site"),
+    Key("fast_beat", Kind.SWITCH, "ask for containers twice a second instead of every 5 s", True, group="site"),
+    # times
+    Key(
+        "times.gang_rounds",
+        Kind.INTEGER,
+        "tries to gather a gang",
+        _TIMES.gang_rounds,
+        group="times",
+        low=1,
+        high=100,
+    ),
+    Key(
+        "times.backoff_min",
+        Kind.DURATION,
+        "least pause between two tries",
+        format_duration(_TIMES.backoff_min_s),
+        group="times",
+    ),
+    Key(
+        "times.backoff_max",
+        Kind.DURATION,
+        "longest pause between two tries",
+        format_duration(_TIMES.backoff_max_s),
+        group="times",
+    ),
+    Key(
+        "times.registration",
+        Kind.DURATION,
+        "from an allocated container to its executor's first word",
+        format_duration(_TIMES.registration_s),
+        group="times",
+    ),
+    Key(
+        "times.beat", Kind.DURATION, "between two beats of an executor", format_duration(_TIMES.beat_s), group="times"
+    ),
+    Key(
+        "times.lost",
+        Kind.DURATION,
+        "silence after which a task is lost",
+        format_duration(_TIMES.lost_s),
+        group="times",
+    ),
+    Key(
+        "times.lease",
+        Kind.DURATION,
+        "an executor without contact stops its user process after this long",
+        format_duration(_TIMES.lease_s),
+        group="times",
+    ),
+)
+
+
+def _role_flags() -> Iterable[Key]:
+    """The flags that speak of a role: ``--workers`` is ``roles.worker.instances``."""
+    role_keys = {key.name: key for key in ROLE_KEYS}
+    instances = replace(role_keys["instances"], group="shape")
+    yield replace(instances, name="roles.worker.instances", flag="--workers", help="number of workers", metavar="N")
+    yield replace(instances, name="roles.ps.instances", flag="--ps", help="number of parameter servers", metavar="N")
+    yield replace(
+        instances, name="roles.chief.instances", flag="--chief", help="a chief beside the workers", constant="1"
+    )
+    yield replace(instances, name="roles.evaluator.instances", flag="--evaluator", help="an evaluator", constant="1")
+    for size in ("memory", "vcores", "gpus"):
+        key = role_keys[size]
+        yield replace(key, name=f"roles.worker.{size}", flag=f"--{size}", help=key.help.replace("task", "worker"))
+        for role in ("chief", "evaluator", "ps"):
+            said = key.help.replace("each task", f"the {role}")
+            yield replace(key, name=f"roles.{role}.{size}", flag=f"--{role}-{size}", help=said)
+    yield replace(
+        role_keys["resources"],
+        name="roles.worker.resources",
+        flag="--resource",
+        help="other resource type of each worker",
+        metavar="NAME=N",
+    )
+
+
+ROLE_FLAGS: tuple[Key, ...] = tuple(_role_flags())
+
+_BY_NAME = {key.name: key for key in KEYS}
+_ROLE_BY_NAME = {key.name: key for key in ROLE_KEYS}
+_SECTIONS = frozenset(key.name.split(".")[0] for key in KEYS if "." in key.name) | {"roles"}
+
+
+def flags() -> tuple[Key, ...]:
+    """Every key that has a flag, in the order of `GROUPS`."""
+    having = [key for key in (*KEYS, *ROLE_FLAGS) if key.flag]
+    order = list(GROUPS)
+    return tuple(sorted(having, key=lambda key: order.index(key.group)))
+
+
+def find(name: str) -> Key | None:
+    """The key of that dotted name; of any role for ``roles.<role>.<key>``. None when there is no such key."""
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    parts = name.split(".")
+    if len(parts) == 3 and parts[0] == "roles" and parts[2] in _ROLE_BY_NAME:
+        return replace(_ROLE_BY_NAME[parts[2]], name=name)
+    return None
+
+
+def is_section(name: str) -> bool:
+    """Whether keys lie below this name: ``restart``, ``roles``, ``roles.worker``."""
+    parts = name.split(".")
+    return name in _SECTIONS or (len(parts) == 2 and parts[0] == "roles")
+
+
+def nearest(name: str, within: Iterable[str] | None = None) -> str | None:
+    """The known name that this one was probably meant to be."""
+    parent, _, last = name.rpartition(".")
+    if within is None and parent.startswith("roles."):
+        within = _ROLE_BY_NAME
+    elif within is None and parent:
+        within = [key.name.rpartition(".")[2] for key in KEYS if key.name.startswith(parent + ".")]
+    if within is not None:
+        found = difflib.get_close_matches(last, list(within), 1)
+        return found[0] if found else None
+    asides = {
+        "workers": "roles.worker.instances",
+        "image": "",
+        "memory": "roles.worker.memory",
+        "gpus": "roles.worker.gpus",
+    }
+    asides |= {"vcores": "roles.worker.vcores", "ps": "roles.ps.instances", "tag": "tags", "secret": "secrets"}
+    if name in asides:
+        return asides[name] or None
+    found = difflib.get_close_matches(name, [*_BY_NAME, *_SECTIONS], 1)
+    return found[0] if found else None
+
+
+if __name__ == "__main__":
+    import sys
+
+    from tony.config.document import default_file
+
+    sys.stdout.write(default_file())
