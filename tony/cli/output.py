@@ -1,0 +1,135 @@
+"""The only place that writes: results to stdout for programs, everything for people to stderr.
+
+Text from elsewhere (names, log lines, diagnostics) passes through `safe`, so that no terminal obeys it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from typing import Any, TextIO
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+_STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2"}
+
+
+def safe(text: str) -> str:
+    """The text without anything that a terminal would obey: colours are dropped, other control characters shown.
+
+    Tabs and line ends stay. Of a line that overwrites itself (progress bars), the last state is kept.
+    """
+    if "\x1b" in text:
+        text = _COLOUR.sub("", text)
+    if "\x08" in text:
+        text = text.replace("\x08", "")
+    if "\r" in text:
+        text = "\n".join(_last_state(line) for line in text.split("\n"))
+    return _UNSAFE.sub(_shown, text)
+
+
+def _last_state(line: str) -> str:
+    states = [state for state in line.split("\r") if state]
+    return states[-1] if states else ""
+
+
+def _shown(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+class ReaderGone(Exception):
+    """Whoever read our output has gone, as ``head`` does; nothing is wrong here."""
+
+
+class Output:
+    """Where a command's words go. `json`: stdout carries documents only."""
+
+    def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self._out = out
+        self._err = err
+        self.json = False
+        self.quiet = False
+        self.verbose = False
+        self.color: bool | None = None
+        self._bar = False
+
+    @property
+    def out(self) -> TextIO:
+        """Standard output, looked up late so that tests may replace it."""
+        return self._out or sys.stdout
+
+    @property
+    def err(self) -> TextIO:
+        """Standard error."""
+        return self._err or sys.stderr
+
+    @property
+    def width(self) -> int:
+        """Columns to use; 80 where there is no terminal."""
+        return shutil.get_terminal_size((80, 24)).columns if self.err.isatty() else 80
+
+    def colored(self, stream: TextIO) -> bool:
+        """Whether that stream gets colours."""
+        if self.color is not None:
+            return self.color
+        return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def style(self, text: str, name: str, stream: TextIO | None = None) -> str:
+        """The text in that style, where the stream (default: stderr) shows colours."""
+        return f"\x1b[{_STYLES[name]}m{text}\x1b[0m" if self.colored(stream or self.err) else text
+
+    def say(self, text: str = "") -> None:
+        """A line for people, unless --quiet."""
+        if not self.quiet:
+            self.tell(text)
+
+    def tell(self, text: str) -> None:
+        """A line for people, even with --quiet: errors, and how a job ended."""
+        self._end_bar()
+        _write(self.err, text + "\n")
+
+    def data(self, text: str) -> None:
+        """A line of the result. With --json it goes to stderr, because stdout carries documents."""
+        self._end_bar()
+        _write(self.err if self.json else self.out, text + "\n")
+
+    def document(self, value: Any, lines: bool = False) -> None:
+        """A JSON document on stdout; `lines`: one of many, compact."""
+        text = json.dumps(value, ensure_ascii=True, indent=None if lines or not self.out.isatty() else 2)
+        _write(self.out, text + "\n")
+
+    def bar(self, step: str, done: int, total: int, unit: str = "") -> None:
+        """Draw a progress line on a terminal; `bar_done` or the next line ends it."""
+        if self.quiet or self.json or not self.err.isatty():
+            return
+        cells = 24
+        full = cells * done // total if total else 0
+        text = f"{step:<28} [{'#' * full}{'.' * (cells - full)}] {unit}"
+        _write(self.err, "\r\x1b[K" + text[: self.width - 1])
+        self._bar = True
+
+    def _end_bar(self) -> None:
+        if self._bar:
+            self._bar = False
+            _write(self.err, "\r\x1b[K")
+
+    def bar_done(self) -> None:
+        """Wipe the progress line."""
+        self._end_bar()
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            encoding = stream.encoding or "ascii"
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except BrokenPipeError as error:
+        # Not an OSError any more: click would take that for its own business.
+        raise ReaderGone from error

@@ -1,0 +1,143 @@
+"""From a resolved request to a plan on a connected cluster, and the few lines that show it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tony.cli.invocation import Invocation
+from tony.cli.output import safe
+from tony.cli.progress import ProgressLine
+from tony.cli.request import Asked
+from tony.clusters import Address, connect, find
+from tony.config.layers import Settings
+from tony.config.resolve import clusters_of
+from tony.containers import Cluster
+from tony.errors import Refused, UsageError
+from tony.plan import Plan
+from tony.units import format_bytes
+
+SCHEMA = "tony.plan/1"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan and the cluster that it is for."""
+
+    plan: Plan
+    cluster: Cluster
+    address: Address
+
+
+def address_in(settings: Settings, name: str | None) -> Address:
+    """The cluster of that name as the settings see it."""
+    address = find(name, clusters_of(settings))
+    if address.local:
+        return replace(address, node_python=settings.value("node_python") or "")
+    return replace(
+        address,
+        storage=address.storage or settings.value("storage") or "",
+        node_python=address.node_python or settings.value("node_python") or "",
+        beat=settings.value("fast_beat"),
+    )
+
+
+@contextlib.contextmanager
+def planned(asked: Asked, invocation: Invocation, warm_up: bool = False) -> Iterator[Planned]:
+    """Connect and plan; the cluster is closed at the end. `warm_up`: start its submit driver beside the packing."""
+    from tony import client
+
+    resolved = asked.resolved
+    address = address_in(asked.settings, resolved.cluster)
+    with contextlib.closing(connect(address)) as cluster:
+        start = getattr(cluster, "warm_up", None)
+        if warm_up and start is not None:
+            start()
+        node_python = address.node_python or None
+        try:
+            with ProgressLine(invocation.output) as progress:
+                plan = client.plan(resolved.job, cluster, node_python, progress)
+        except (UsageError, Refused) as error:
+            raise asked.located(error) from error
+        yield Planned(plan, cluster, address)
+
+
+def show_plan(plan: Plan, asked: Asked, cluster: Cluster, invocation: Invocation, dry: bool = False) -> None:
+    """The plan in a few lines; with --json and `dry`, as a document."""
+    output = invocation.output
+    for warning in (*asked.resolved.warnings, *plan.warnings):
+        output.say(output.style(f"warning: {safe(warning)}", "yellow"))
+    stored = _stored(plan, cluster)
+    if dry and output.json:
+        output.document(plan_document(plan, stored))
+        return
+    write = output.data if dry else output.say
+    for name, text in _rows(plan, stored):
+        write(f"{name:<10} {safe(text)}")
+    if dry:
+        output.say("Nothing was uploaded or submitted.")
+
+
+def _rows(plan: Plan, stored: dict[str, bool]) -> Iterator[tuple[str, str]]:
+    job = plan.job
+    framework = "" if job.framework == "auto" else f", {job.framework}"
+    yield "job", f"{job.name} on {plan.cluster}, queue {job.queue}{framework}"
+    for role in job.roles:
+        marks = [word for word, on in (("untracked", role.untracked), ("sidecar", role.sidecar)) if on]
+        marks += [f"after {', '.join(role.depends_on)}"] if role.depends_on else []
+        note = f" ({'; '.join(marks)})" if marks else ""
+        yield "tasks", f"{role.instances} x {role.name}: {role.resources}{note}"
+        yield "  run", _command(role.command)
+    yield "code", job.source or "none"
+    yield "python", _python(plan)
+    for item in plan.uploads:
+        there = " (there already)" if stored.get(item.upload.url) else ""
+        yield "upload", f"{item.what}, {format_bytes(item.upload.size)}{there}"
+
+
+def _command(words: tuple[str, ...]) -> str:
+    import shlex
+
+    text = shlex.join(words)
+    return text if len(text) <= 66 else text[:63] + "..."
+
+
+def _python(plan: Plan) -> str:
+    record = plan.record
+    if record.environment is not None:
+        return f"environment {plan.job.python.environment}"
+    return record.user_python
+
+
+def _stored(plan: Plan, cluster: Cluster) -> dict[str, bool]:
+    """Which archives the cluster has already."""
+    from tony.storage import Storage
+
+    with contextlib.closing(Storage(cluster.storage)) as storage:
+        return {item.upload.url: storage.exists(item.upload.url) for item in plan.uploads}
+
+
+def plan_document(plan: Plan, stored: dict[str, bool]) -> dict[str, Any]:
+    """``tony.plan/1``: the job as it was understood and what would be uploaded. Holds no secret values."""
+    from tony.records import plain
+
+    return {
+        "schema": SCHEMA,
+        "cluster": plan.cluster,
+        "job": plain(plan.job),
+        "python": plan.record.python,
+        "user_python": plan.record.user_python,
+        "uploads": [
+            {
+                "what": item.what,
+                "bytes": item.upload.size,
+                "sha256": item.upload.sha256,
+                "url": item.upload.url,
+                "stored": stored.get(item.upload.url, False),
+            }
+            for item in plan.uploads
+        ],
+        "warnings": list(plan.warnings),
+    }

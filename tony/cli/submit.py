@@ -1,0 +1,118 @@
+"""``tony submit``: check, plan, upload, submit, follow, and end with the job's result."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import click
+
+from tony.cli.ending import ending_document, ending_lines
+from tony.cli.follow import Follower, Interrupted
+from tony.cli.invocation import Invocation
+from tony.cli.planning import planned, show_plan
+from tony.cli.progress import ProgressLine
+from tony.cli.request import JobCommand, ask, job_parameters, request_of
+from tony.errors import NotFinished
+from tony.spec import OnInterrupt
+
+
+@click.command(cls=JobCommand, params=job_parameters())
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop; nothing leaves this machine.")
+@click.pass_context
+def submit(context: click.Context, /, dry_run: bool, **values: Any) -> int:
+    """Submit a training job and follow it to its end.
+
+    SCRIPT runs in every task that has no command of its own; its folder is the code. ARGS reach it unchanged.
+
+    The exit code is the job's: 0 succeeded, 100 user code failed, 104 infrastructure, 105 timed out, 107 out of
+    memory, 130 interrupted; 2 and 3 mean that nothing was submitted.
+    """
+    from tony.cli.main import interruptible
+
+    invocation = context.find_object(Invocation)
+    assert invocation is not None
+    invocation.nothing_submitted = True
+    interruptible()
+    asked = ask(request_of(context, values))
+    if dry_run:
+        with planned(asked, invocation) as made:
+            show_plan(made.plan, asked, made.cluster, invocation, dry=True)
+        return 0
+    return _submit(invocation, asked)
+
+
+def _submit(invocation: Invocation, asked: Any) -> int:
+    from tony import client
+
+    output = invocation.output
+    with contextlib.ExitStack() as stack:
+        made = stack.enter_context(planned(asked, invocation, warm_up=True))
+        show_plan(made.plan, asked, made.cluster, invocation)
+        with ProgressLine(output) as progress:
+            handle = client.submit(
+                made.plan, made.cluster, progress, asked.resolved.secrets, command_at=invocation.started_at
+            )
+        stack.callback(handle.close)
+        invocation.nothing_submitted = False
+        application_id = handle.application_id
+        output.say(f"submitted  {application_id}")
+        if asked.resolved.detach:
+            return _detached(invocation, handle)
+        try:
+            outcome = Follower(handle, output).follow(asked.resolved.on_interrupt)
+            code = outcome.exit_code
+        except Interrupted as interrupted:
+            if interrupted.outcome is None:
+                output.tell(f"detached; the job goes on. Follow it: tony logs -f {application_id}")
+                return NotFinished.exit_code
+            outcome, code = interrupted.outcome, 130
+        finish(invocation, application_id, outcome, code, made.cluster)
+        return code
+
+
+def _detached(invocation: Invocation, handle: Any) -> int:
+    """Back at ACCEPTED: the id for programs, the next commands for people."""
+    output, application_id = invocation.output, handle.application_id
+    report = handle.report()
+    if output.json:
+        output.document(
+            {
+                "schema": "tony.submitted/1",
+                "application_id": application_id,
+                "name": report.name,
+                "state": report.state.value,
+                "tracking_url": report.tracking_url,
+            }
+        )
+    else:
+        output.data(application_id)
+    output.say(f"  follow     tony logs -f {application_id}")
+    output.say(f"  state      tony status {application_id}")
+    output.say(f"  end it     tony kill {application_id}")
+    return 0
+
+
+def finish(invocation: Invocation, application_id: str, outcome: Any, code: int, cluster: Any) -> None:
+    """The last words: the block for people, the document for programs."""
+    from tony.client import record_of
+    from tony.errors import TonyError
+
+    output = invocation.output
+    record = record_of(application_id)
+    seconds = None
+    verdict = outcome.verdict
+    if verdict is not None and verdict.timeline.finished and verdict.started_at:
+        seconds = max(0.0, verdict.timeline.finished - verdict.started_at)
+    output.tell("")
+    for line in ending_lines(output, application_id, outcome, seconds):
+        output.tell(line)
+    if output.json:
+        tracking_url = ""
+        with contextlib.suppress(TonyError):
+            tracking_url = cluster.report(application_id).tracking_url
+        document = ending_document(application_id, outcome, record, tracking_url)
+        output.document(document | {"exit_code": code})
+
+
+__all__ = ["OnInterrupt", "finish", "submit"]
