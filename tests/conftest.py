@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from tony.localcluster.cluster import ClusterSettings, LocalCluster
+
 _GRACE_S = 5.0
 """Threads and children that are on their way out get this long."""
 
@@ -38,3 +40,20 @@ def nothing_is_left() -> Iterator[None]:
         if time.monotonic() > deadline:
             pytest.fail(f"left behind: {left}")
         time.sleep(0.02)
+
+
+YARN_SETTINGS = ClusterSettings(nodes=2, memory_mb=8192, vcores=64, gpus=8, queues=("default", "batch"))
+
+
+@pytest.fixture(scope="session")
+def yarn_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """A healthy cluster: 2 nodes of 4 GiB, 32 vcores and 4 counted GPUs each, queues default and batch.
+
+    Tests share it: give each its own application, and leave daemons and queues as they were.
+    """
+    cluster = LocalCluster(tmp_path_factory.mktemp("yarn"))
+    try:
+        cluster.start(YARN_SETTINGS)
+        yield cluster
+    finally:
+        cluster.stop()
