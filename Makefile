@@ -77,7 +77,7 @@ torch:
 $(TENSORFLOW)/.complete: | setup
 	rm -rf $(TENSORFLOW)
 	$(BIN)/uv venv --quiet --python $(BIN)/python $(TENSORFLOW)
-	$(BIN)/uv pip sync --quiet --python $(TONY_TENSORFLOW_PYTHON) requirements/tensorflow.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(TONY_TENSORFLOW_PYTHON) requirements/tensorflow.lock
 	@touch $@
 
 .PHONY: clean

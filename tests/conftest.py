@@ -11,6 +11,8 @@ import pytest
 
 from tony.localcluster.cluster import ClusterSettings, LocalCluster
 
+pytest_plugins = ["command_line"]
+
 _GRACE_S = 5.0
 """Threads and children that are on their way out get this long."""
 

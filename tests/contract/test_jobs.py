@@ -9,9 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Tony, wait_for
+from command_line import Tony, wait_for
 
 pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(params=["local", "yarn"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Processes of this machine, or containers of a real YARN."""
+    return str(request.param)
 
 
 def final(output: str) -> dict[str, object]:

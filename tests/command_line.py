@@ -1,4 +1,4 @@
-"""The same jobs on both back-ends: as processes of this machine, and on a real YARN."""
+"""The command line as a user has it, on one of the back-ends: fixtures for tests that run whole jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from tony.localcluster.cluster import LocalCluster
 from tony.yarn import start_driver, stop_driver
 
-JOBS = Path(__file__).parents[1] / "jobs"
+JOBS = Path(__file__).parent / "jobs"
 DEADLINE_S = 90.0
 
 
@@ -151,15 +151,15 @@ def yarn_environment(
             os.environ["TONY_STATE_DIR"] = before
 
 
-@pytest.fixture(params=["local", "yarn"])
-def tony(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tony]:
-    """The command line on one of the back-ends. Afterwards nothing of a job is left."""
+@pytest.fixture
+def tony(request: pytest.FixtureRequest, backend: str, tmp_path: Path) -> Iterator[Tony]:
+    """The command line on the back-end that the test names. Afterwards nothing of a job is left."""
     own: dict[str, str] = {"TONY_CLUSTER": "local", "TONY_STATE_DIR": str(tmp_path / "state")}
-    if request.param == "yarn":
+    if backend == "yarn":
         own = request.getfixturevalue("yarn_environment")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TONY_")}
     tag = f"{tmp_path.name}-{os.getpid()}".lower()
-    command = Tony(request.param, {**environment, **own}, tmp_path, tag)
+    command = Tony(backend, {**environment, **own}, tmp_path, tag)
     yield command
     for process in command.started:
         if process.poll() is None:
