@@ -109,15 +109,8 @@ class ShowProgress:
 
 
 @dataclass(frozen=True)
-class KeepVerdict:
-    """Write the verdict where a later attempt and every client find it. Comes before `Finish`."""
-
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
 class Finish:
-    """Nothing more to wait for: report the verdict to the cluster and end."""
+    """Nothing more to wait for: keep the verdict where attempts and clients find it, report it, and end."""
 
     verdict: Verdict
 
@@ -135,6 +128,5 @@ Command = (
     | RecordEvent
     | SaveState
     | ShowProgress
-    | KeepVerdict
     | Finish
 )

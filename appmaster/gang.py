@@ -98,6 +98,18 @@ def beat_s(task_count: int, base_s: float) -> float:
     return min(10.0, max(base_s, task_count / 500))
 
 
+def fraction_done(records: Iterable[TaskRecord]) -> float:
+    """How far the job is, from 0 to 1: what its tasks report as ``progress``, else the share that has succeeded."""
+    done = total = 0
+    reported = 0.0
+    for record in records:
+        if record.tracked:
+            total += 1
+            done += record.state is TaskState.SUCCEEDED
+            reported = max(reported, record.progress.get("progress", 0.0))
+    return min(1.0, max(reported, done / total if total else 0.0))
+
+
 def waiting_for(gang: Iterable[TaskRecord], job: JobSpec, generation: int) -> str:
     """What an incomplete gang lacks, in one sentence; empty when it is complete."""
     records = list(gang)

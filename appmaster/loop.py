@@ -15,6 +15,7 @@ from appmaster.folder import JobFolder
 from appmaster.history import History
 from appmaster.machine import JobMachine
 from appmaster.service import Service
+from appmaster.view import final_verdict
 from tony.clock import Clock
 from tony.containers import AppState, ContainerBackend, HandleState, Identity
 from tony.errors import TonyError, Unreachable
@@ -159,9 +160,7 @@ class Loop:
             self._start(self._in_thread(self._backend.progress, command.fraction))
         elif isinstance(command, do.Finish):
             if not self._verdict.done():
-                self._verdict.set_result(command.verdict)
-        elif isinstance(command, do.KeepVerdict):
-            pass  # kept in `report`, which waits for it
+                self._verdict.set_result(final_verdict(self.machine, command.verdict, self._clock.monotonic()))
         elif self.service is not None:
             self.service.obey(command)
 

@@ -13,12 +13,11 @@ from typing import Any
 
 from appmaster import commands as do
 from appmaster import stimuli as on
-from appmaster.gang import Stages, beat_s, waiting_for
+from appmaster.gang import Stages, beat_s, fraction_done, waiting_for
 from appmaster.incident import Incident
 from appmaster.policy import Action, Budget, Decision, decide, root_cause
 from appmaster.settle import failure_of_report, settle
 from appmaster.tasks import TaskRecord
-from appmaster.view import final_verdict
 from tony.containers import EndCause, Identity, Phase
 from tony.events import EventKind
 from tony.snapshot import Failure, Verdict
@@ -28,6 +27,9 @@ from tony.units import format_duration
 
 _FINISH_MARGIN_S = 5.0
 """After the stop grace: how long containers may take to go before the end is reported without them."""
+
+_SHOWN_STEP = 0.01
+"""How much further a job must be for the resource manager to be told."""
 
 _NOTICED_S = 3.0
 _TOLD_AGAIN_S = 2.0
@@ -74,6 +76,7 @@ class JobMachine:
         self.wall_offset = wall - now
         self._waiting_since = now
         self._told, self._told_at = "", now
+        self._shown = 0.0
         self.marks: dict[str, float] = {"am_started": wall}
         self.stages = Stages(job, self.tasks)
         self._role_of = {role.name: role for role in job.roles}
@@ -117,6 +120,10 @@ class JobMachine:
         for record in self.tasks.values():
             self._settle(record)
         self._say_what_it_waits_for()
+        fraction = fraction_done(self.tasks.values())
+        if fraction >= self._shown + _SHOWN_STEP:
+            self._shown = fraction
+            self._out.append(do.ShowProgress(fraction))
 
     def _on_asked(self, fact: on.ContainerAsked) -> None:
         record = self.current(fact.identity)
@@ -562,7 +569,6 @@ class JobMachine:
                 record.move(final, "the job is over", self._now)
         self.finished = True
         self.marks["finished"] = self._wall()
-        self.verdict = final_verdict(self, self.verdict, self._now)
         self.state = self.verdict.state
         self._event(
             EventKind.VERDICT,
@@ -570,7 +576,7 @@ class JobMachine:
             state=self.verdict.state.value,
             reason=self.verdict.reason.value,
         )
-        self._out.extend((do.SaveState(), do.KeepVerdict(self.verdict), do.Finish(self.verdict)))
+        self._out.extend((do.SaveState(), do.Finish(self.verdict)))
 
     def _still_there(self, record: TaskRecord) -> bool:
         if record.connected:

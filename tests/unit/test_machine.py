@@ -79,15 +79,6 @@ def test_the_job_succeeds_when_every_tracked_task_exits_with_0() -> None:
     assert world.states() == {"worker:0": "SUCCEEDED", "worker:1": "SUCCEEDED"}
 
 
-def test_the_verdict_is_kept_before_the_end_is_reported() -> None:
-    world = running()
-    world.exit("worker:0")
-    world.exit("worker:1")
-    world.leave(*WORKERS)
-    kinds = [type(command) for command in world.said]
-    assert kinds.index(do.KeepVerdict) < kinds.index(do.Finish)
-
-
 def test_a_user_error_fails_the_job_and_names_the_task() -> None:
     world = running()
     world.exit("worker:1", code=3, message="ValueError: bad")
@@ -540,3 +531,12 @@ def test_a_wait_is_explained_once_it_is_long_enough_to_be_noticed() -> None:
     world.pass_time(60.0, beating=["worker:0"])
     said = [c.text for c in world.all(do.RecordEvent) if c.kind.value == "WAITING"]
     assert said == [world.machine.waiting_for]
+
+
+def test_the_cluster_is_shown_how_far_the_job_is() -> None:
+    world = running()
+    world.feed(on.Beaten(world.who("worker:0"), progress={"progress": 0.25}))
+    world.pass_time(1.0, beating=WORKERS)
+    world.exit("worker:0")
+    world.pass_time(1.0, beating=WORKERS)
+    assert [command.fraction for command in world.all(do.ShowProgress)] == [0.25, 0.5]
