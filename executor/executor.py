@@ -19,8 +19,8 @@ from executor.lease import Lease
 from executor.link import Connection, Lost, MasterLink, Received
 from executor.metrics import gpus
 from executor.ports import Ports
-from executor.process import UserExited, UserGone, UserStarted
-from executor.reports import Reports, ReportSocket
+from executor.process import UserExited, UserGone, UserStarted, kill_descendants
+from executor.reports import Reports
 from executor.run import DRAIN_S, RunEvent, UserRun
 from executor.streams import Streams
 from executor.workspace import PreparedWorkspace, WorkspaceError, prepare
@@ -78,7 +78,6 @@ class Executor:
         self._lease = Lease(time.monotonic())
         self._streams = Streams(container.log_folder)
         self._reports = Reports()
-        self._report_socket = _report_socket(self._reports)
         self._gpus = gpus(container.variables)
         self._welcome: messages.Welcome | None = None
         self._reconnect_at: float | None = None
@@ -93,6 +92,7 @@ class Executor:
         self._ready_for = 0
         self._ports: Ports | None = None
         self._run: UserRun | None = None
+        self._started_told = False
         self._result: Result | None = None
         self._acknowledged = True
         self._repeat_at: float | None = None
@@ -114,10 +114,14 @@ class Executor:
                     item = self._queue.get(timeout=max(0.0, self._next_deadline() - time.monotonic()))
                 except queue.Empty:
                     item = None
+                # After a sleep of the whole process, what waits in the queue must not come before the end.
+                if time.monotonic() >= self._lease.ends_at:
+                    self._lease_over()
+                    break
                 if item is not None:
                     self._take(item)
                 self._watch_clock(time.monotonic())
-            return self._exit_code
+            return EXIT_LEASE_OVER if self._exit_code is None else self._exit_code
         finally:
             self._close()
 
@@ -129,9 +133,6 @@ class Executor:
         return min(deadline for deadline in deadlines if deadline is not None)
 
     def _watch_clock(self, now: float) -> None:
-        if now >= self._lease.ends_at:
-            self._lease_over()
-            return
         if self._reconnect_at is not None and now >= self._reconnect_at:
             self._connect()
         if now >= self._beat_at:
@@ -143,8 +144,6 @@ class Executor:
             self._tell_result()
 
     def _beat(self, now: float) -> None:
-        assert self._welcome is not None
-        self._beat_at = now + max(_BEAT_LEAST_S, self._welcome.beat_s)
         self._renew(now)
         fresh = self._reports.fresh()
         self._progress.update(fresh)
@@ -159,7 +158,10 @@ class Executor:
         self._tell_all_progress = not self._tell(FromExecutor(beat=beat))
 
     def _renew(self, now: float) -> None:
+        """We are in contact: the lease begins anew, and so does the time to the next beat."""
+        assert self._welcome is not None
         self._lease.in_contact(now)
+        self._beat_at = now + max(_BEAT_LEAST_S, min(self._welcome.beat_s, self._lease.renewal_s))
         if self._run is not None:
             self._run.renew(self._lease.terminate_at)
 
@@ -168,7 +170,6 @@ class Executor:
         if self._run is not None:
             self._run.stop(0.0)
             self._run.join(_FLUSH_S)
-        self._exit_code = EXIT_LEASE_OVER
 
     # The application master -----------------------------------------------------------------------------------
 
@@ -232,10 +233,9 @@ class Executor:
         self._welcome = welcome
         self._lease.grant(max(_LEASE_LEAST_S, welcome.lease_s), now)
         self._renew(now)
-        self._beat_at = now + max(_BEAT_LEAST_S, welcome.beat_s)
         self._tell_all_progress = True
-        if self._workspace is None and not self._preparing and self._result is None:
-            self._prepare(welcome.workspace)
+        if self._workspace is None and self._result is None:
+            self._prepare(welcome.generation)
         self._tell_again()
         if welcome.generation > max(self._generation, self._ready_for):
             # The word that our generation is over was lost with a connection.
@@ -250,8 +250,8 @@ class Executor:
 
     def _tell_again(self) -> None:
         """What was said since the last Hello, or into a connection that was about to break."""
-        if self._run is not None and self._run.running and self._run.pid:
-            self._tell(FromExecutor(started=messages.Started(generation=self._generation, pid=self._run.pid)))
+        if self._run is not None and self._run.running:
+            self._tell_started(self._run)
         if self._ready is not None:
             if self._user_stopped is not None:
                 self._tell(FromExecutor(user_stopped=self._user_stopped))
@@ -306,10 +306,13 @@ class Executor:
 
     # Preparation ----------------------------------------------------------------------------------------------
 
-    def _prepare(self, workspace: messages.Workspace) -> None:
+    def _prepare(self, generation: int) -> None:
+        self._ready_for = max(self._ready_for, generation)
+        if self._preparing or self._leaving:
+            return
         self._preparing = True
         assert self._welcome is not None
-        self._ready_for = max(self._ready_for, self._welcome.generation)
+        workspace = self._welcome.workspace
 
         def work() -> None:
             here = self._container
@@ -362,6 +365,8 @@ class Executor:
         self._generation = release.generation
         self._ready = None
         self._forget_result()
+        self._started_told = False
+        run = self._run = UserRun(release.generation, self._ports, self._streams, self._reports, self.post)
         environment = user_environment(
             self._container.variables,
             release.environment,
@@ -369,28 +374,26 @@ class Executor:
             home=self._workspace.home,
             python_folder=self._workspace.python_folder,
             virtual_env=self._workspace.environment,
-            report_socket=self._report_socket.path if self._report_socket is not None else None,
+            report_socket=run.report_path,
         )
         if not release.hold_ports:
             self._ports.release()
-        self._run = UserRun(release.generation, self._ports, self._streams, self.post)
-        self._run.start(
-            self._workspace.argv(release.command),
-            environment,
-            self._workspace.work,
-            self._lease,
-            self._report_socket.remove if self._report_socket is not None else (),
-        )
+        run.start(self._workspace.argv(release.command), environment, self._workspace.work, self._lease)
 
     def _on_run_event(self, run: UserRun, event: RunEvent) -> None:
         run.take(event, self._container.variables)
         if isinstance(event, UserStarted):
             log.info("generation %d runs as process %d", event.generation, event.pid)
-            self._tell(FromExecutor(started=messages.Started(generation=event.generation, pid=event.pid)))
+            self._tell_started(run)
         elif isinstance(event, UserExited):
             log.info("generation %d ended: %s", event.generation, event.signal or f"exit code {event.code}")
         elif isinstance(event, UserGone):
             self._on_gone(event)
+
+    def _tell_started(self, run: UserRun) -> None:
+        if run.pid and not self._started_told:
+            started = messages.Started(generation=run.generation, pid=run.pid)
+            self._started_told = self._tell(FromExecutor(started=started))
 
     def _on_gone(self, gone: UserGone) -> None:
         if gone.left:
@@ -446,17 +449,21 @@ class Executor:
         code, signal_name = (exited.code, exited.signal) if exited is not None else (0, "")
         self._user_stopped = messages.UserStopped(generation=stop.generation, exit_code=code, signal=signal_name)
         self._tell(FromExecutor(user_stopped=self._user_stopped))
-        if self._workspace is not None and stop.next_generation:
+        if stop.next_generation and self._workspace is not None:
             self._get_ready(stop.next_generation)
+        elif stop.next_generation:
+            # It could not be prepared for the generation before; a disk may have room again.
+            self._prepare(stop.next_generation)
 
     def _close(self) -> None:
         """Whatever the reason of the end: nothing of ours stays."""
+        if self._preparing:
+            # A program that unpacks; at this time there is no keeper.
+            kill_descendants()
         if self._run is not None:
             self._run.close()
         if self._ports is not None:
             self._ports.release()
-        if self._report_socket is not None:
-            self._report_socket.close()
         self._link.close()
         self._streams.close()
 
@@ -470,11 +477,3 @@ _ANSWERS: dict[str, Callable[..., None]] = {
     "result_ack": Executor._on_result_ack,
     "send_output": Executor._on_send_output,
 }
-
-
-def _report_socket(reports: Reports) -> ReportSocket | None:
-    try:
-        return ReportSocket(reports)
-    except OSError as error:
-        log.warning("the user's reports cannot be received: %s", error)
-        return None

@@ -97,10 +97,8 @@ class Keeper:
             if self._kill_at is None:
                 self._stop(_LEFTOVER_GRACE_S)
             left = self._outlast()
-        if os.getppid() != self._executor:
-            # Its own end is not coming any more.
-            for path in self._remove:
-                _remove(path)
+        for path in self._remove:
+            _remove(path)
         self._say({"gone": left})
         return 0
 

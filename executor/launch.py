@@ -45,6 +45,10 @@ _CONTENT_NAME = re.compile(r"([0-9a-f]{64})(?:\.|$)")
 _in_use: dict[str, int] = {}
 
 
+_INTERPRETER = re.compile(r"python(?:3(?:\.\d{1,2})?)?")
+_INTERPRETER_LINK = re.compile(r"(?:[^/]+/)?bin/" + _INTERPRETER.pattern)
+
+
 class ArchiveError(Exception):
     """An archive that cannot be unpacked, or must not be. The text is one sentence for people."""
 
@@ -408,6 +412,9 @@ def _check_name(archive: Path, name: str) -> None:
 
 
 def _check_link(archive: Path, name: str, target: str) -> None:
+    """One link may lead out: a virtual environment's to the interpreter that the node has."""
+    if _INTERPRETER_LINK.fullmatch(os.path.normpath(name)) and _INTERPRETER.fullmatch(os.path.basename(target)):
+        return
     inside = os.path.normpath(os.path.join(os.path.dirname(name), target))
     if os.path.isabs(target) or inside == ".." or inside.startswith("../"):
         raise ArchiveError(f"{archive.name} holds a link that leads out of it: {_shown(name)} -> {_shown(target)}.")

@@ -32,6 +32,11 @@ class Lease:
         return min(_GRACE_S, self._lease_s / 4)
 
     @property
+    def renewal_s(self) -> float:
+        """How often contact must be noted, so that a lease never runs out while there is contact."""
+        return self._lease_s / 4
+
+    @property
     def terminate_at(self) -> float:
         """When the user process is asked to end."""
         return self.ends_at - self.grace_s

@@ -88,8 +88,8 @@ class UserProcess:
 
         Must be called in the main thread: a parent-death signal is sent when the *thread* that forked dies.
         `lease` is the monotonic time at which the keeper ends everything unless it is renewed. `remove` names files
-        and empty folders that the keeper removes should this process be killed. Raises OSError when no process can
-        be started.
+        and empty folders that go away with the session, also if this process is killed. Raises OSError when no
+        process can be started.
         """
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("a keeper must be started from the main thread")
@@ -213,13 +213,23 @@ def adopt_orphans() -> None:
     keeper.become_subreaper()
 
 
+def kill_descendants() -> list[int]:
+    """KILL for everything below this process; returns what was there. Does not wait for its end."""
+    found = keeper.descendants(os.getpid())
+    for pid in found:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            continue
+    return found
+
+
 def end_orphans(limit_s: float = 5.0) -> None:
-    """Kill everything below this process, as after the death of a keeper. Blocks, at most `limit_s`."""
+    """End everything below this process, as after the death of a keeper. Blocks, at most `limit_s`."""
     give_up_at = time.monotonic() + limit_s
-    while (left := keeper.descendants(os.getpid())) and time.monotonic() < give_up_at:
+    while (left := kill_descendants()) and time.monotonic() < give_up_at:
         for pid in left:
             try:
-                os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, os.WNOHANG)
             except OSError:
                 continue

@@ -79,7 +79,7 @@ class ReportSocket:
 
     @property
     def remove(self) -> list[str]:
-        """What the keeper removes if we no longer can."""
+        """What has to go when nobody reports any more."""
         return [self.path, str(self._folder)]
 
     def close(self) -> None:
@@ -94,11 +94,14 @@ class ReportSocket:
 
     def _listen(self) -> None:
         with self._socket:
-            while not self._closed:
+            while True:
                 try:
-                    self._reports.take(self._socket.recv(DATAGRAM_BYTES + 1))
+                    datagram = self._socket.recv(DATAGRAM_BYTES + 1)
                 except OSError:
                     return
+                if not datagram and self._closed:
+                    return
+                self._reports.take(datagram)
 
 
 def _is_number(value: object) -> bool:

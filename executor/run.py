@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from executor.lease import Lease
 from executor.metrics import Metrics, oom_kills
 from executor.ports import Ports
 from executor.process import UserEvent, UserExited, UserGone, UserNotStarted, UserProcess, UserStarted
+from executor.reports import Reports, ReportSocket
 from executor.streams import OutputEnded, Streams
 from tony.protocol.messages import Result
 from tony.state import Reason
@@ -21,13 +23,22 @@ DRAIN_S = 1.0
 
 _DIAGNOSED_LINES = 400
 
+log = logging.getLogger(__name__)
+
 RunEvent = UserEvent | OutputEnded
 
 
 class UserRun:
     """Owned by the main thread; its threads post events, which come back to it through `take`."""
 
-    def __init__(self, generation: int, ports: Ports, streams: Streams, post: Callable[[RunEvent], None]) -> None:
+    def __init__(
+        self,
+        generation: int,
+        ports: Ports,
+        streams: Streams,
+        reports: Reports,
+        post: Callable[[RunEvent], None],
+    ) -> None:
         self.generation = generation
         self.pid = 0
         self.exited: UserExited | None = None
@@ -37,19 +48,19 @@ class UserRun:
         self._streams = streams
         self._post = post
         self._process = UserProcess(generation, post)
+        self._report_socket = _report_socket(reports)
         self._metrics: Metrics | None = None
         self._oom_kills = oom_kills()
         self._failed_start: Result | None = None
 
-    def start(
-        self,
-        argv: Sequence[str],
-        environment: Mapping[str, str],
-        cwd: Path,
-        lease: Lease,
-        remove: Sequence[str],
-    ) -> None:
+    @property
+    def report_path(self) -> str | None:
+        """Where the script reports; None if it cannot."""
+        return self._report_socket.path if self._report_socket is not None else None
+
+    def start(self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, lease: Lease) -> None:
         """Start the command, or be over at once with a result. Only in the main thread."""
+        remove = self._report_socket.remove if self._report_socket is not None else ()
         stdout, stderr = self._streams.attach(self.generation, self._post)
         try:
             self._process.start(argv, environment, cwd, stdout, stderr, lease.grace_s, lease.terminate_at, remove)
@@ -58,6 +69,7 @@ class UserRun:
             os.close(stderr)
             self._cannot_start(f"No process can be started: {error.strerror}.", Reason.INTERNAL)
             self.over = True
+            self._let_go()
 
     @property
     def running(self) -> bool:
@@ -100,8 +112,13 @@ class UserRun:
             # Whoever killed the keeper killed the user process with it.
             self._ended(UserExited(self.generation, signal="SIGKILL"))
         self.over = True
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._metrics is not None:
             self._metrics.close()
+        if self._report_socket is not None:
+            self._report_socket.close()
         self._ports.release()
 
     def result(self) -> Result:
@@ -150,6 +167,12 @@ class UserRun:
     def close(self) -> None:
         """Let go; the keeper ends what is left. May be called twice."""
         self._process.close()
-        if self._metrics is not None:
-            self._metrics.close()
-        self._ports.release()
+        self._let_go()
+
+
+def _report_socket(reports: Reports) -> ReportSocket | None:
+    try:
+        return ReportSocket(reports)
+    except OSError as error:
+        log.warning("the user's reports cannot be received: %s", error)
+        return None
