@@ -76,10 +76,10 @@ class Stages:
         self._blocking = next((n for n, r in enumerate(gang) if not r.ready_for(generation, now)), 0)
         return not gang or gang[self._blocking].ready_for(generation, now)
 
-    def cluster(self, stage: int, generation: int) -> ClusterSpec:
-        """What the gang is told of itself."""
-        endpoints = {r.task: r.endpoint for r in self._gangs[stage] if r.endpoint is not None}
-        return ClusterSpec(generation, endpoints)
+    def cluster(self, stage: int, generation: int, sidecar: TaskRecord | None = None) -> ClusterSpec:
+        """What the gang is told of itself; a `sidecar` is told the same and finds itself in it, last."""
+        members = self._gangs[stage] if sidecar is None else (*self._gangs[stage], sidecar)
+        return ClusterSpec(generation, {r.task: r.endpoint for r in members if r.endpoint is not None})
 
     def done(self, stage: int) -> bool:
         """Whether the success policy is satisfied, for this stage."""

@@ -13,12 +13,12 @@ from typing import Any
 
 from appmaster import commands as do
 from appmaster import stimuli as on
+from appmaster.attendance import TASK_HANDLERS, Attendance
 from appmaster.gang import Stages, beat_s, fraction_done, waiting_for
 from appmaster.incident import Incident
 from appmaster.policy import Action, Budget, Decision, decide, root_cause
-from appmaster.settle import failure_of_report, settle
 from appmaster.tasks import TaskRecord
-from tony.containers import EndCause, Identity, Phase
+from tony.containers import EndCause
 from tony.events import EventKind
 from tony.snapshot import Failure, Verdict
 from tony.spec import JobSpec, TaskId
@@ -36,8 +36,11 @@ _TOLD_AGAIN_S = 2.0
 """A wait is explained when it has lasted this long; what it waits for is told again when it changed since."""
 
 
-class JobMachine:
-    """All state of one job. Create it, feed it `Begin`, then whatever happens."""
+class JobMachine(Attendance):
+    """All state of one job. Create it, feed it `Begin`, then whatever happens.
+
+    What tasks say and what is known of them is in `Attendance`; here is what follows from it for the job.
+    """
 
     def __init__(
         self,
@@ -50,18 +53,14 @@ class JobMachine:
         attempt: int = 1,
         seed: int = 0,
     ) -> None:
-        self.job = job
+        super().__init__(job, now, wall)
         self.application_id = application_id
         self.user = user
         self.attempt = attempt
-        self.state = JobState.NEW
-        self.generation = 1
         self.stage = 0
         self.rounds = 1
         self.budget = Budget()
         self.verdict: Verdict | None = None
-        self.tasks = {task: TaskRecord(task, tracked=job.role(task.role).tracked) for task in job.tasks()}
-        self.urls: dict[str, str] = {}
         self.waiting_for = ""
         self.restarts = 0
         self.beat_s = beat_s(len(self.tasks), job.times.beat_s)
@@ -71,23 +70,12 @@ class JobMachine:
         self.gang_deadline: float | None = None
         self.backoff_until: float | None = None
         self.stop_deadline: float | None = None
-        self.stop_grace_s = job.times.stop_grace_s
         self.finished = False
-        self.wall_offset = wall - now
+        self.stages = Stages(job, self.tasks)
         self._waiting_since = now
         self._told, self._told_at = "", now
         self._shown = 0.0
-        self.marks: dict[str, float] = {"am_started": wall}
-        self.stages = Stages(job, self.tasks)
-        self._role_of = {role.name: role for role in job.roles}
         self._random = random.Random(seed)
-        self._now = now
-        self._out: list[do.Command] = []
-
-    def current(self, identity: Identity) -> TaskRecord | None:
-        """The record of that task, if that incarnation is its newest."""
-        record = self.tasks.get(identity.task)
-        return record if record is not None and record.incarnation == identity.incarnation else None
 
     # Facts in, commands out -----------------------------------------------------------------------------------
 
@@ -107,7 +95,9 @@ class JobMachine:
             if record.heard_at is not None:
                 record.heard_at = record.closed_at = now
             if record.state is TaskState.REQUESTED and not record.handle:
-                self._out.append(do.RequestContainer(record.identity))
+                # Whether that request was made nobody knows: if it was, its container finds itself unwanted.
+                record.next_incarnation()
+                self._request(record)
         self._event(EventKind.NOTE, "the application master was started again")
         self._advance()
         return self._out
@@ -117,6 +107,7 @@ class JobMachine:
         self._begin_stage()
 
     def _on_tick(self, _: on.Tick) -> None:
+        self._may_release = True
         for record in self.tasks.values():
             self._settle(record)
         self._say_what_it_waits_for()
@@ -125,113 +116,11 @@ class JobMachine:
             self._shown = fraction
             self._out.append(do.ShowProgress(fraction))
 
-    def _on_asked(self, fact: on.ContainerAsked) -> None:
-        record = self.current(fact.identity)
-        if record is None or record.stop_asked or not record.state.live:
-            self._out.append(do.StopContainer(fact.identity, fact.handle))
-        else:
-            record.handle = fact.handle
-            self._out.append(do.SaveState())
-
-    def _on_refused(self, fact: on.ContainerRefused) -> None:
-        record = self.current(fact.identity)
-        if record is not None and record.state.live:
-            failure = Failure(str(record.task), Reason.LAUNCH_FAILED, fact.message, generation=self.generation)
-            self._end_incarnation(record, TaskState.FAILED, failure, fact.message)
-
-    def _on_seen(self, fact: on.ContainerSeen) -> None:
-        record = self.current(fact.identity)
-        if record is None:
-            self._predecessor_ended(fact)
-            return
-        seen = fact.state
-        record.container_id = seen.container_id or record.container_id
-        record.host = record.host or seen.node or ""
-        if seen.phase is not Phase.REQUESTED and record.state is TaskState.REQUESTED:
-            self._held(record)
-        if seen.phase is Phase.ENDED and record.ended is None:
-            record.ended, record.ended_at = seen, self._now
-            self._settle(record)
-
-    def _on_greeted(self, fact: on.Greeted) -> None:
-        record = self.current(fact.identity)
-        if record is None or not record.state.live or record.stop_asked or self.state.ended:
-            self._out.append(do.SayRefused(fact.identity, "this incarnation is no longer wanted"))
-            return
-        record.connected, record.heard_at, record.closed_at = True, self._now, None
-        record.host, record.gpus = fact.host, fact.gpus
-        record.container_id = fact.container_id or record.container_id
-        if record.state in (TaskState.REQUESTED, TaskState.HELD):
-            if record.state is TaskState.REQUESTED:
-                self._held(record)
-            self._task_event(record, TaskState.REGISTERED, "executor registered")
-        self._out.append(do.SayWelcome(record.identity, self.generation))
-        if fact.result is not None:
-            self._user_ended(record, fact.result)
-        elif fact.ports is not None and fact.ports.generation == self.generation:
-            record.ports = fact.ports
-        if record.state is TaskState.RUNNING and fact.generation < self.generation and not fact.user_running:
-            # It was released just before this process was started again, and never heard of it.
-            record.state = TaskState.REGISTERED
-
-    def _on_prepared(self, fact: on.Prepared) -> None:
-        record = self._heard(fact.identity)
-        if record is not None and fact.ports.generation == self.generation:
-            record.ports = fact.ports
-
-    def _on_beaten(self, fact: on.Beaten) -> None:
-        record = self._heard(fact.identity)
-        if record is not None:
-            if fact.metrics:
-                record.metrics = dict(fact.metrics)
-            if fact.progress:
-                record.progress.update(fact.progress)
-
-    def _on_user_started(self, fact: on.UserStarted) -> None:
-        record = self._heard(fact.identity)
-        if record is not None and fact.generation == self.generation:
-            record.running_at = self._now
-            self.marks.setdefault("first_output", self._wall())
-
-    def _on_user_ended(self, fact: on.UserEnded) -> None:
-        record = self._heard(fact.identity)
-        if record is None:
-            return
-        self._user_ended(record, fact.report)
-
-    def _on_user_stopped(self, fact: on.UserStopped) -> None:
-        record = self._heard(fact.identity)
-        if record is None or fact.generation >= self.generation or self.state is JobState.STOPPING:
-            return
-        record.user_stop_deadline = None
-        if record.state in (TaskState.RUNNING, TaskState.SUCCEEDED):
-            record.move(TaskState.REGISTERED, "user process stopped for the next generation", self._now)
-
-    def _on_departed(self, fact: on.Departed) -> None:
-        record = self._heard(fact.identity)
-        if record is not None:
-            record.connected = False
-            self._out.append(do.DropStream(record.identity))
-            if record.state is not TaskState.SUCCEEDED and record.state.live:
-                final = TaskState.FAILED if record.failure else TaskState.STOPPED
-                record.move(final, "executor left", self._now)
-            if record.handle and self.state is not JobState.STOPPING:
-                self._out.append(do.StopContainer(record.identity, record.handle))
-
-    def _on_stream_closed(self, fact: on.StreamClosed) -> None:
-        record = self.current(fact.identity)
-        if record is not None and record.connected:
-            record.connected, record.closed_at = False, self._now
-            record.tell("stream closed", self._now)
-            self._settle(record)
-
-    def _on_page(self, fact: on.PageOffered) -> None:
-        if self.urls.get(fact.kind) != fact.url:
-            self.urls[fact.kind] = fact.url
-            self._event(EventKind.URL, f"{fact.kind}: {fact.url}", fact.identity.task, page=fact.kind, url=fact.url)
-
-    def _on_remark(self, fact: on.Remark) -> None:
-        self._event(EventKind.NOTE, fact.text, fact.identity.task)
+    def _on_held(self) -> None:
+        if self.gang_deadline is None:
+            # The clock of the gang starts with the first container that is held: from then on others are kept out.
+            self.gang_deadline = self._now + self.job.times.gang_s
+            self.queue_deadline = None
 
     def _on_stop_asked(self, fact: on.StopAsked) -> None:
         self.stop_grace_s = fact.grace_s
@@ -239,73 +128,6 @@ class JobMachine:
 
     def _on_backend_lost(self, fact: on.BackendLost) -> None:
         self._end(JobState.FAILED, Reason.AM_LOST, fact.message, None)
-
-    # One task -------------------------------------------------------------------------------------------------
-
-    def _heard(self, identity: Identity) -> TaskRecord | None:
-        record = self.current(identity)
-        if record is None or not record.state.live:
-            return None
-        record.heard_at = self._now
-        return record
-
-    def _request(self, record: TaskRecord) -> None:
-        record.move(TaskState.REQUESTED, "container asked for", self._now)
-        record.asked_at = self._now
-        self._out.append(do.RequestContainer(record.identity))
-
-    def _held(self, record: TaskRecord) -> None:
-        record.held_at = self._now
-        self._task_event(record, TaskState.HELD, "container allocated")
-        if self.gang_deadline is None:
-            # The clock of the gang starts with the first container that is held: from then on others are kept out.
-            self.gang_deadline = self._now + self.job.times.gang_s
-            self.queue_deadline = None
-
-    def _user_ended(self, record: TaskRecord, report: on.ExitReport) -> None:
-        self._out.append(do.SaveState())
-        self._out.append(do.SayResultAck(record.identity, report.generation))
-        if report.generation != self.generation or record.report is not None:
-            return
-        if record.state not in (TaskState.RUNNING, TaskState.REGISTERED):
-            return
-        record.report = report
-        self.marks["last_exit"] = self._wall()
-        if self.state is JobState.STOPPING:
-            return
-        if report.succeeded:
-            if record.state is TaskState.REGISTERED:
-                record.move(TaskState.RUNNING, "its Started was lost", self._now)
-            self._task_event(record, TaskState.SUCCEEDED, f"exit code 0 after {format_duration(report.seconds)}")
-            return
-        self._fail(record, failure_of_report(record, report, self._wall()))
-
-    def _settle(self, record: TaskRecord) -> None:
-        end = settle(record, self.job.times, self.generation, self._now)
-        if end is not None:
-            self._end_incarnation(record, end.state, end.failure, end.why)
-
-    def _end_incarnation(self, record: TaskRecord, state: TaskState, failure: Failure | None, why: str) -> None:
-        before = record.failure
-        record.failure = before or failure
-        self._task_event(record, state, why)
-        record.connected = False
-        if record.ended is None and record.handle and not record.stop_asked:
-            record.stop_asked = True
-            self._out.append(do.StopContainer(record.identity, record.handle))
-        self._out.append(do.DropStream(record.identity))
-        if failure is not None and before is None and self.state is not JobState.STOPPING:
-            self._fail(record, failure)
-
-    def _predecessor_ended(self, fact: on.ContainerSeen) -> None:
-        """An earlier incarnation's container is gone for certain: its successor need not wait for the lease.
-
-        Not when we had asked for its end: skein says so before the process is dead.
-        """
-        if fact.state.phase is Phase.ENDED and fact.state.cause is not EndCause.KILLED_BY_US:
-            record = self.tasks.get(fact.identity.task)
-            if record is not None and record.incarnation == fact.identity.incarnation + 1:
-                record.release_after = 0.0
 
     # Failures -------------------------------------------------------------------------------------------------
 
@@ -418,8 +240,9 @@ class JobMachine:
             self.marks["released"] = self._wall()
             self.gang_deadline = self.queue_deadline = None
             self._move(JobState.RUNNING, f"generation {self.generation} released")
-        if self.state is not JobState.RUNNING:
+        if self.state is not JobState.RUNNING or not self._may_release:
             return
+        self._may_release = False
         ready = [r for r in self.stages.releasable(self.stage) if r.ready_for(self.generation, self._now)]
         if not ready:
             return
@@ -428,9 +251,11 @@ class JobMachine:
             self._task_event(record, TaskState.RUNNING, f"released in generation {self.generation}")
         # The state is kept first: a process started again must know who was let go.
         self._out.append(do.SaveState())
-        cluster = self.stages.cluster(self.stage, self.generation)
-        hold = self.budget.clashes == 0
-        self._out.extend(do.SayRelease(record.identity, cluster, hold) for record in ready)
+        gang = self.stages.cluster(self.stage, self.generation)
+        for record in ready:
+            alone = self._role_of[record.task.role].sidecar
+            cluster = self.stages.cluster(self.stage, self.generation, record) if alone else gang
+            self._out.append(do.SayRelease(record.identity, cluster, self.budget.clashes == 0))
 
     def _next_stage(self) -> None:
         if self.stages.is_last(self.stage):
@@ -543,20 +368,6 @@ class JobMachine:
             self._leave(record, f"the job is over: {reason.value}")
         self._finish_if_gone()
 
-    def _leave(self, record: TaskRecord, why: str) -> None:
-        """Let an executor go politely where we speak with it, else through the cluster."""
-        if not record.state.live:
-            return
-        record.stop_asked = True
-        if record.connected:
-            self._out.append(do.SayLeave(record.identity, self.stop_grace_s, why))
-            return
-        if record.handle:
-            self._out.append(do.StopContainer(record.identity, record.handle))
-        spoke = record.heard_at is not None and record.ended is None
-        if record.state is not TaskState.SUCCEEDED and not spoke:
-            record.move(TaskState.FAILED if record.failure else TaskState.STOPPED, why, self._now)
-
     def _finish_if_gone(self) -> None:
         assert self.verdict is not None and self.stop_deadline is not None
         if self._now < self.stop_deadline and any(self._still_there(record) for record in self.tasks.values()):
@@ -584,47 +395,11 @@ class JobMachine:
         waits_for_container = record.heard_at is not None and record.ended is None and record.stop_asked
         return waits_for_container and record.state in (TaskState.REGISTERED, TaskState.RUNNING)
 
-    # Words ----------------------------------------------------------------------------------------------------
-
-    def _move(self, state: JobState, why: str) -> None:
-        self.state = state
-        self._event(EventKind.JOB, f"{state.value}: {why}", state=state.value)
-
-    def _task_event(self, record: TaskRecord, state: TaskState, why: str) -> None:
-        record.move(state, why, self._now)
-        self._event(
-            EventKind.TASK,
-            f"{record.task} {state.value}: {why}",
-            record.task,
-            state=state.value,
-            incarnation=str(record.incarnation),
-            host=record.host,
-            container=record.container_id,
-        )
-
-    def _event(self, kind: EventKind, text: str, task: TaskId | None = None, **fields: str) -> None:
-        self._out.append(do.RecordEvent(kind, text, str(task) if task else None, fields))
-
-    def _wall(self) -> float:
-        return self._now + self.wall_offset
-
 
 _HANDLERS: dict[type, Callable[[JobMachine, Any], None]] = {
+    **TASK_HANDLERS,
     on.Begin: JobMachine._on_begin,
     on.Tick: JobMachine._on_tick,
-    on.ContainerAsked: JobMachine._on_asked,
-    on.ContainerRefused: JobMachine._on_refused,
-    on.ContainerSeen: JobMachine._on_seen,
-    on.Greeted: JobMachine._on_greeted,
-    on.Prepared: JobMachine._on_prepared,
-    on.Beaten: JobMachine._on_beaten,
-    on.UserStarted: JobMachine._on_user_started,
-    on.UserEnded: JobMachine._on_user_ended,
-    on.UserStopped: JobMachine._on_user_stopped,
-    on.Departed: JobMachine._on_departed,
-    on.StreamClosed: JobMachine._on_stream_closed,
-    on.PageOffered: JobMachine._on_page,
-    on.Remark: JobMachine._on_remark,
     on.StopAsked: JobMachine._on_stop_asked,
     on.BackendLost: JobMachine._on_backend_lost,
 }

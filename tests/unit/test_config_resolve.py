@@ -91,6 +91,14 @@ def test_arguments_of_a_job_file_stay_as_written(ask: Ask) -> None:
     assert job.roles[0].command == ("train.py", "--epochs", "3", "yes", "null", "", "{{HOME}}", "1.10")
 
 
+def test_arguments_without_a_script_are_added_to_the_job_files_command(ask: Ask) -> None:
+    job = ask.job(None, job="command: [train.py, --epochs, 3]\n", arguments=["--lr", "0.1"])
+    assert job.roles[0].command == ("train.py", "--epochs", "3", "--lr", "0.1")
+    roles = "roles:\n  worker: {command: [train.py]}\n"
+    assert "no command for all roles" in ask.only(None, job=roles, arguments=["--lr"]).message
+    assert ask.job("sub/deep.py", job="command: [train.py]\n", arguments=["x"]).roles[0].command == ("deep.py", "x")
+
+
 def test_the_job_file_of_the_documentation(ask: Ask) -> None:
     for name in ("prepare.py", "board.py", "vocab.txt"):
         (ask.folder / name).write_text("")
@@ -362,6 +370,13 @@ def test_values_of_the_wrong_shape_are_refused(ask: Ask) -> None:
 def test_a_secret_that_is_not_there_is_refused_without_its_value(ask: Ask) -> None:
     assert "not set here" in ask.only(flags={"secrets": ["TOKEN"]}).message
     assert "cannot be read" in ask.only(flags={"secrets": ["TOKEN=none"]}).message
+
+
+def test_checkpoints_do_not_lie_where_the_job_ends(ask: Ask) -> None:
+    assert ask.job(flags={"checkpoint_dir": ["hdfs://nn/c"]}).checkpoint_dir == "hdfs://nn/c"
+    assert ask.job(flags={"checkpoint_dir": ["/shared/c"]}).checkpoint_dir == "/shared/c"
+    assert ask.only(flags={"checkpoint_dir": ["c"]}).key == "checkpoint_dir"
+    assert ask.only(flags={"checkpoint_dir": ["ftp://x/c"]}).key == "checkpoint_dir"
 
 
 def test_too_many_tasks_together_are_refused(ask: Ask) -> None:

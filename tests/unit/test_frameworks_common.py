@@ -153,14 +153,6 @@ def test_a_task_that_is_not_in_the_cluster_spec_has_no_environment() -> None:
         common_environment(TaskId("worker", 9), cluster_of(PS_JOB), PS_JOB, EXTRA)
 
 
-def test_a_gang_starts_only_when_every_task_is_there() -> None:
-    zero, one = TaskId("worker", 0), TaskId("worker", 1)
-    for name in names():
-        assert framework(name).may_start(PS_JOB, {zero: True, one: True})
-        assert not framework(name).may_start(PS_JOB, {zero: True, one: False})
-        assert not framework(name).may_start(PS_JOB, {})
-
-
 def test_the_default_framework_is_named_first() -> None:
     assert names() == ["auto", "tensorflow", "pytorch", "mxnet", "standalone"]
     assert [framework(name).name for name in names()] == names()

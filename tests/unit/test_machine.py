@@ -370,6 +370,8 @@ def test_a_sidecar_is_neither_waited_for_nor_able_to_fail_the_job() -> None:
     assert world.machine.state is JobState.RUNNING
     world.bring_up("board:0")
     assert world.told(do.SayRelease) == ["worker:0", "board:0"]
+    told = [[str(task) for task in release.cluster.tasks] for release in world.all(do.SayRelease)]
+    assert told == [["worker:0"], ["worker:0", "board:0"]]
     world.exit("board:0", code=1)
     world.pass_time(5.0, beating=["worker:0"])
     assert world.machine.verdict is None

@@ -9,7 +9,7 @@ import pytest
 from tony.capacity import GPU, Node, Queue, Scheduler, Size
 from tony.errors import Problem
 from tony.spec import JobSpec, Resources, RoleSpec
-from tony.yarn.admission import job_problems, stages
+from tony.yarn.admission import away_from_excluded, job_problems, stages
 
 TYPES = ("memory-mb", "vcores", GPU)
 
@@ -156,6 +156,19 @@ def test_a_queue_that_may_not_use_the_label_is_told() -> None:
 def test_nodes_and_label_together_are_refused_because_yarn_would_end_the_master() -> None:
     found = problems(job(role(node_label="fast", nodes=("n4",))))
     assert [problem.key for problem in found] == ["roles.worker.nodes"] and "not both" in found[0].message
+
+
+def test_excluded_nodes_become_the_nodes_that_remain() -> None:
+    placed = away_from_excluded(job(role(), role("ps", nodes=("n2",)), exclude_nodes=("n1",)), NODES)
+    assert [one.nodes for one in placed.roles] == [("n2", "n4"), ("n2",)]
+    assert away_from_excluded(job(nodes=("n1", "n2"), exclude_nodes=("n1",)), NODES).roles[0].nodes == ("n2",)
+    assert away_from_excluded(job(), NODES) == job()
+
+
+def test_excluding_an_unknown_node_or_every_node_is_told() -> None:
+    assert only(job(exclude_nodes=("n22",))).value == "n22"
+    assert problems(job(exclude_nodes=("n1", "n2", "n4")))[0].message == "no running node remains."
+    assert "room for 8 of" in only(job(role(instances=9), exclude_nodes=("n1", "n4"))).message
 
 
 def test_more_tasks_than_fit_are_told_with_the_number_that_does() -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
+from tony.errors import Unreachable
 from tony.localcluster.cluster import ClusterStatus, LocalCluster
 from tony.localcluster.follow import follow
 from tony.localcluster.settings import chosen_settings
 from tony.units import format_duration, parse_memory_mb
+from tony.yarn import running_driver, start_driver, stop_driver
 
 _STATUS_SCHEMA = "tony.cluster.status/1"
 _LOG_SCHEMA = "tony.cluster.log/1"
@@ -65,6 +67,7 @@ def start(
         earlier=local.earlier_settings(),
     )
     status = local.start(settings, _tell)
+    _keep_driver(local)
     if _json():
         _print_json(status_document(status))
         return
@@ -80,6 +83,8 @@ def stop(delete_data: bool) -> None:
     """Stop the local cluster. Its files and settings are kept for the next start."""
     local = LocalCluster.default()
     began = time.monotonic()
+    if running_driver(local.conf_dir) is not None:
+        stop_driver()
     report = local.delete(_tell) if delete_data else local.stop(_tell)
     if _json():
         _print_json({"schema": "tony.cluster.stop/1", "daemons": report.daemons, "strays": report.strays})
@@ -181,6 +186,14 @@ def status_document(status: ClusterStatus) -> dict[str, Any]:
             for item in status.daemons
         ],
     }
+
+
+def _keep_driver(local: LocalCluster) -> None:
+    """Keep a submit driver warm, which saves each submit the start of a JVM. Submits work without it too."""
+    try:
+        start_driver(local.conf_dir, local.bin_dir, local.home / "driver")
+    except Unreachable as error:
+        _tell(f"  no submit driver is kept ready: {error.message}")
 
 
 def _memory_mb(text: str | None) -> int | None:

@@ -27,13 +27,6 @@ class Framework(ABC):
         """What in the job this framework could never run with; called before anything is submitted."""
         return []
 
-    def may_start(self, job: JobSpec, registered: Mapping[TaskId, bool]) -> bool:
-        """Whether the stage may be released. `registered` holds every task of the stage.
-
-        Here: all of them (a gang).
-        """
-        return bool(registered) and all(registered.values())
-
     @abstractmethod
     def environment(
         self, task: TaskId, cluster: ClusterSpec, job: JobSpec, extra: Mapping[str, str]
