@@ -292,7 +292,7 @@ class Executor:
         task, incarnation = str(self._container.task), self._container.incarnation
 
         def chunks(cancelled: Callable[[], bool]) -> Iterator[OutputChunk]:
-            return self._streams.follow(task, incarnation, wish.stream, wish.tail_lines, cancelled)
+            return self._streams.follow(task, incarnation, wish.stream, wish.tail_lines, cancelled, wish.follow)
 
         self._link.begin_output(wish.request_id, chunks)
 

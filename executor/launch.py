@@ -40,13 +40,11 @@ _ENTRIES_LIMIT = 5_000_000
 _RATIO_LIMIT = 200
 _RATIO_FREE_BYTES = 256 * 1024**2
 _CONTENT_NAME = re.compile(r"([0-9a-f]{64})(?:\.|$)")
+_INTERPRETER = re.compile(r"python(?:3(?:\.\d{1,2})?)?")
+_INTERPRETER_LINK = re.compile(r"(?:[^/]+/)?bin/" + _INTERPRETER.pattern)
 
 # Open files whose shared locks say that this process uses what it unpacked; the system drops them when we end.
 _in_use: dict[str, int] = {}
-
-
-_INTERPRETER = re.compile(r"python(?:3(?:\.\d{1,2})?)?")
-_INTERPRETER_LINK = re.compile(r"(?:[^/]+/)?bin/" + _INTERPRETER.pattern)
 
 
 class ArchiveError(Exception):

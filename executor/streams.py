@@ -140,25 +140,32 @@ class Streams:
                         key.data.mark()
 
     def follow(
-        self, task: str, incarnation: int, stream: str, tail_lines: int, cancelled: Callable[[], bool]
+        self,
+        task: str,
+        incarnation: int,
+        stream: str,
+        tail_lines: int,
+        cancelled: Callable[[], bool],
+        follow: bool = True,
     ) -> Iterator[OutputChunk]:
         """Output from the last `tail_lines` lines on (negative: from the beginning), then as it is written.
 
-        Whole lines where a line fits into a chunk; ends when the logs are closed and all was given, or `cancelled`.
-        Blocks between chunks; a new line waits at most 0.1 s.
+        Whole lines where a line fits into a chunk; ends when the logs are closed and all was given, or `cancelled`;
+        without `follow` after what there is when this begins. Blocks between chunks; a new line waits at most 0.1 s.
         """
         logs = {name: log for name, log in self.logs.items() if stream in ("", name)}
         positions = {
             name: log.start if tail_lines < 0 else log.tail_position(tail_lines) for name, log in logs.items()
         }
+        limits = {name: float("inf") if follow else log.end for name, log in logs.items()}
         while not cancelled():
             # Asked before reading: what is written before the close is never missed.
-            closed = all(log.closed for log in logs.values())
+            closed = not follow or all(log.closed for log in logs.values())
             ends = {name: log.end for name, log in logs.items()}
             idle = True
             for name, log in logs.items():
                 wanted = positions[name]
-                found, data = log.read(wanted, CHUNK_LIMIT_BYTES - 1024)
+                found, data = log.read(wanted, int(min(CHUNK_LIMIT_BYTES - 1024, limits[name] - wanted)))
                 data = data if closed else _whole_lines(data, CHUNK_LIMIT_BYTES - 1024)
                 if data:
                     idle = False

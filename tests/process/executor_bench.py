@@ -143,10 +143,16 @@ class ScriptedMaster:
     def close(self) -> None:
         """May be called twice."""
         if self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(self._server.stop(0), self._loop).result(10)
+            asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result(10)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(10)
             self._loop.close()
+
+    async def _finish(self) -> None:
+        await self._server.stop(0)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=5)
 
     def _call(self, function: Callable[[], None]) -> None:
         done: queue.Queue[BaseException | None] = queue.Queue()

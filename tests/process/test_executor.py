@@ -194,6 +194,22 @@ def test_an_interpreter_that_does_not_run_is_reported_before_anything_starts(
     assert result.message == "The Python interpreter /no/such/python does not exist on this node."
 
 
+def test_a_workspace_that_could_not_be_prepared_is_tried_again_in_the_next_generation(
+    master: ScriptedMaster, tmp_path: Path
+) -> None:
+    (tmp_path / "data.txt").write_text("too short")
+    with executor_process(master, tmp_path):
+        master.expect("hello")
+        master.welcome(files=[messages.Archive(name="data.txt", size=11)])
+        assert master.expect("result").reason == "BAD_ARCHIVE"
+        (tmp_path / "data.txt").write_text("long enough")
+        master.say(stop_user=messages.StopUser(generation=1, next_generation=2))
+        master.expect("user_stopped")
+        assert master.expect("ready").generation == 2
+        master.release(job("exit_0.py"), generation=2)
+        assert master.expect("result").exit_code == 0
+
+
 # Generations --------------------------------------------------------------------------------------------------
 
 
@@ -289,7 +305,7 @@ def test_a_frozen_executor_does_not_keep_the_script_beyond_its_lease(master: Scr
         process.send_signal(signal.SIGSTOP)
         frozen_at = time.monotonic()
         assert eventually(lambda: not alive(pid), 5.0)
-        assert time.monotonic() - frozen_at < 3.0
+        assert time.monotonic() - frozen_at < 4.0
         process.send_signal(signal.SIGCONT)
         assert process.wait(10) == 3
 
@@ -305,7 +321,6 @@ def test_a_broken_stream_is_mended_while_the_script_goes_on(master: ScriptedMast
         assert (hello.generation, hello.user_running) == (1, True)
         assert master.tokens == ["", "token"]
         master.welcome()
-        assert master.expect("started").pid == pid
         assert master.nothing_but_beats(0.5)
         assert alive(pid)
 
@@ -375,7 +390,7 @@ def test_output_is_sent_from_the_beginning_and_live_until_the_end(master: Script
     with executor_process(master, tmp_path):
         begin(master, job("checkpoints_on_sigterm.py"))
         assert eventually(lambda: printed(tmp_path, "training"))
-        master.say(send_output=messages.SendOutput(request_id="1", stream="stdout", tail_lines=-1))
+        master.say(send_output=messages.SendOutput(request_id="1", stream="stdout", tail_lines=-1, follow=True))
         first = master.chunks.get(timeout=10)
         assert first is not None and (first.data, first.task, first.stream) == (b"training\n", "worker:0", "stdout")
         master.leave(grace_s=10)
@@ -389,10 +404,25 @@ def test_a_flood_is_bounded_and_its_last_line_arrives(master: ScriptedMaster, tm
     with executor_process(master, tmp_path):
         result = master.run(job("floods_stdout.py"), "60")
         assert result.exit_code == 0
-        master.say(send_output=messages.SendOutput(request_id="1", stream="stdout", tail_lines=1))
+        master.say(send_output=messages.SendOutput(request_id="1", stream="stdout", tail_lines=1, follow=True))
         master.leave()
         master.expect("left")
     written = (tmp_path / "logs" / "stdout.log").stat().st_size
     assert written < 40 * 10**6
     text = (tmp_path / "logs" / "stdout.log").read_bytes()
     assert b"bytes of output dropped: more than 10 MB/s" in text
+
+
+# Weight -------------------------------------------------------------------------------------------------------
+
+
+def test_an_idle_executor_stays_below_60_mb_and_imports_nothing_heavy(master: ScriptedMaster, tmp_path: Path) -> None:
+    with executor_process(master, tmp_path) as process:
+        begin(master, job("sleeps.py"), "60")
+        time.sleep(1.0)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        resident_kb = int(status.partition("VmRSS:")[2].split()[0])
+        mapped = Path(f"/proc/{process.pid}/maps").read_text()
+    assert resident_kb < 60 * 1024
+    assert "cygrpc" in mapped
+    assert not [name for name in ("cryptography", "msgspec", "numpy", "yaml") if f"/{name}/" in mapped]

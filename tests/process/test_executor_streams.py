@@ -173,6 +173,15 @@ def test_half_a_line_waits_for_its_rest_but_a_progress_bar_does_not(streams: Str
     writer.end()
 
 
+def test_without_follow_it_ends_with_what_there_is(streams: Streams) -> None:
+    log = streams.logs["stdout"]
+    log.write(b"one\ntwo\nhalf")
+    chunks = streams.follow("worker:0", 1, "", 2, lambda: False, follow=False)
+    first = next(chunks)
+    log.write(b" a line, later\n")
+    assert [first.data, *(chunk.data for chunk in chunks)] == [b"two\nhalf"]
+
+
 def test_a_slow_follower_is_told_how_much_it_missed(tmp_path: Path) -> None:
     streams = Streams(tmp_path)
     log = streams.logs["stdout"]

@@ -209,6 +209,28 @@ def test_a_tar_keeps_links_and_modes_and_loses_set_user_id_bits(tmp_path: Path) 
     assert (into / "hard").samefile(into / "bin" / "run")
 
 
+@pytest.mark.usefixtures("without_tar")
+def test_only_a_virtual_environments_interpreter_may_be_a_link_to_the_node(tmp_path: Path) -> None:
+    archive = tar_of(
+        tmp_path / "venv.tar.gz",
+        entry("venv/bin/python3.11", target="/usr/bin/python3.11"),
+        entry("venv/bin/python", target="python3.11"),
+    )
+    into = tmp_path / "out"
+    into.mkdir()
+    launch.extract(archive, into)
+    assert (into / "venv" / "bin" / "python3.11").readlink() == Path("/usr/bin/python3.11")
+    for name, target in (
+        ("bin/python", "/usr/bin/sh"),
+        ("bin/pip", "/usr/bin/python3"),
+        ("a/b/bin/python", "/x/python"),
+    ):
+        archive = tar_of(tmp_path / "bad.tar.gz", entry(name, target=target))
+        (tmp_path / name.replace("/", "-")).mkdir()
+        with pytest.raises(launch.ArchiveError, match="leads out"):
+            launch.extract(archive, tmp_path / name.replace("/", "-"))
+
+
 HOSTILE_TARS: dict[str, tuple[tarfile.TarInfo | tuple[str, bytes], ...]] = {
     "climbs out": (("../escaped", b"x"),),
     "link to the root": (entry("a", target="/"),),
