@@ -98,17 +98,16 @@ class Attendance(ABC):
         self._out.append(do.SayWelcome(record.identity, self.generation))
         if fact.result is not None:
             self._user_ended(record, fact.result)
-        elif fact.ports is not None and fact.ports.generation == self.generation:
-            record.ports = fact.ports
+        elif fact.ports is not None:
+            self._prepared(record, fact.ports)
         if record.state is TaskState.RUNNING and fact.generation < self.generation and not fact.user_running:
             # It was released just before this process was started again, and never heard of it.
             record.state = TaskState.REGISTERED
 
     def _on_prepared(self, fact: on.Prepared) -> None:
         record = self._heard(fact.identity)
-        if record is not None and fact.ports.generation == self.generation:
-            record.ports = fact.ports
-            self._may_release = True
+        if record is not None:
+            self._prepared(record, fact.ports)
 
     def _on_beaten(self, fact: on.Beaten) -> None:
         record = self._heard(fact.identity)
@@ -132,11 +131,8 @@ class Attendance(ABC):
 
     def _on_user_stopped(self, fact: on.UserStopped) -> None:
         record = self._heard(fact.identity)
-        if record is None or fact.generation >= self.generation or self.state is JobState.STOPPING:
-            return
-        record.user_stop_deadline = None
-        if record.state in (TaskState.RUNNING, TaskState.SUCCEEDED):
-            record.move(TaskState.REGISTERED, "user process stopped for the next generation", self._now)
+        if record is not None and fact.generation < self.generation and self.state is not JobState.STOPPING:
+            self._user_stopped(record)
 
     def _on_departed(self, fact: on.Departed) -> None:
         record = self._heard(fact.identity)
@@ -200,6 +196,20 @@ class Attendance(ABC):
             self._task_event(record, TaskState.SUCCEEDED, f"exit code 0 after {format_duration(report.seconds)}")
             return
         self._fail(record, failure_of_report(record, report, self._wall()))
+
+    def _user_stopped(self, record: TaskRecord) -> None:
+        """Only a stop that was asked for counts: a repeated answer must not touch the next generation's process."""
+        if record.user_stop_deadline is not None:
+            record.user_stop_deadline = None
+            if record.state in (TaskState.RUNNING, TaskState.SUCCEEDED):
+                record.move(TaskState.REGISTERED, "user process stopped for the next generation", self._now)
+
+    def _prepared(self, record: TaskRecord, ports: on.Ports) -> None:
+        if ports.generation == self.generation:
+            # Whoever is ready for the next generation has no process of the one before.
+            self._user_stopped(record)
+            record.ports = ports
+            self._may_release = True
 
     def _settle(self, record: TaskRecord) -> None:
         end = settle(record, self.job.times, self.generation, self._now)

@@ -206,17 +206,13 @@ class JobMachine(Attendance):
         # A silent one is left to `settle`: it comes back and is told, or is lost and replaced.
 
     def _replace(self, record: TaskRecord) -> None:
-        if record.state.live and record.connected and record.ended is None:
-            # Policy "task" with a healthy container: the same incarnation runs its user process again.
-            record.next_generation()
-            self._out.append(
-                do.SayStopUser(record.identity, self.generation, self.generation, 0.0, "the task is restarted")
-            )
-            record.move(TaskState.REGISTERED, "to be released again", self._now)
-            return
+        """Ask for a new container. What the old one still holds is given back."""
         if record.state.live:
-            record.move(TaskState.FAILED, "replaced", self._now)
-        certain = record.ended is not None and record.ended.cause is not EndCause.KILLED_BY_US
+            self._leave(record, "the task is replaced")
+        if record.state.live:
+            self._task_event(record, TaskState.FAILED, "replaced")
+        reported = record.report is not None
+        certain = reported or (record.ended is not None and record.ended.cause is not EndCause.KILLED_BY_US)
         heard_at = record.heard_at
         record.next_incarnation()
         if heard_at is not None and not certain:

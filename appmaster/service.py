@@ -26,7 +26,6 @@ from tony.spec import JobRecord, TaskId, Upload
 
 _log = logging.getLogger(__name__)
 
-_OUTPUT_LIMIT_BYTES = 50 << 20
 _FAILURE_FIELDS = ("phase", "exit_code", "signal", "reason", "message", "traceback", "seconds")
 
 
@@ -173,7 +172,6 @@ class Service:
             lost_s=times.lost_s,
             workspace=workspace,
             generation=command.generation,
-            output_limit_bytes=_OUTPUT_LIMIT_BYTES,
         )
 
     def _release(self, command: do.SayRelease) -> messages.Release:

@@ -123,6 +123,11 @@ def staging_left(cluster: YarnCluster, application_id: str) -> bool:
     return requests.get(url, timeout=10).status_code == 200
 
 
+def test_containers_of_yarn_obey_the_contract(cluster: YarnCluster, seen: Path) -> None:
+    report = end_of(cluster, submit(cluster, job("obeys-the-contract", seen, instances=2)))
+    assert report.state is AppState.SUCCEEDED, report.diagnostics
+
+
 def test_eight_tasks_start_within_seconds_and_end_as_told(cluster: YarnCluster, seen: Path) -> None:
     submitted = time.time()
     application_id = submit(cluster, job("runs-all-tasks", seen, instances=8, tags=("Edge",)))
@@ -338,11 +343,18 @@ def test_closing_while_a_driver_starts_ends_it_at_once(
 
 
 def test_a_killed_client_leaves_no_driver(yarn_cluster: LocalCluster, tmp_path: Path) -> None:
-    text = (
-        "import os, sys, signal; from pathlib import Path; from tony.yarn import YarnCluster;"
-        "own = YarnCluster(Path(sys.argv[1]), Path(sys.argv[2])); own.warm_up(); own._submitter.driver();"
-        "print(own.driver_process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
-    )
+    text = """
+import os, signal, sys, time
+from pathlib import Path
+from tony.yarn import YarnCluster
+
+own = YarnCluster(Path(sys.argv[1]), Path(sys.argv[2]))
+own.warm_up()
+while own.driver_process is None:
+    time.sleep(0.05)
+print(own.driver_process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
     command = [sys.executable, "-c", text, str(yarn_cluster.conf_dir), str(yarn_cluster.bin_dir)]
     names = {"TONY_STATE_DIR": str(tmp_path), "TONY_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env={**os.environ, **names}, stdout=subprocess.PIPE, timeout=90)

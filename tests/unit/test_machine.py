@@ -542,3 +542,34 @@ def test_the_cluster_is_shown_how_far_the_job_is() -> None:
     world.exit("worker:0")
     world.pass_time(1.0, beating=WORKERS)
     assert [command.fraction for command in world.all(do.ShowProgress)] == [0.25, 0.5]
+
+
+def test_a_repeated_answer_to_a_stop_does_not_touch_the_next_generation() -> None:
+    world = running()
+    world.exit("worker:1", signal="SIGKILL")
+    world.pass_time(1.0, beating=WORKERS)
+    for name in WORKERS:
+        world.feed(on.UserStopped(world.who(name), 1))
+    world.prepare(*WORKERS)
+    world.feed(on.UserStopped(world.who("worker:0"), 1))
+    assert world.states() == {"worker:0": "RUNNING", "worker:1": "RUNNING"}
+
+
+def test_a_lost_answer_to_a_stop_is_made_up_for_by_the_next_ready() -> None:
+    world = running()
+    world.exit("worker:1", signal="SIGKILL")
+    world.pass_time(1.0, beating=WORKERS)
+    world.prepare(*WORKERS, port=7100)
+    assert world.machine.state is JobState.RUNNING
+    world.pass_time(60.0, beating=WORKERS)
+    assert world.machine.generation == 2
+
+
+def test_a_failed_task_gets_a_new_container_under_restart_task() -> None:
+    world = running(restart=RestartSpec(policy=RestartPolicy.TASK))
+    world.exit("worker:1", signal="SIGKILL")
+    world.pass_time(1.0, beating=WORKERS)
+    assert world.told(do.SayLeave) == ["worker:1"]
+    world.bring_up("worker:1")
+    assert world.told(do.SayRelease) == [*WORKERS, "worker:1"]
+    assert (world.machine.generation, world.states()["worker:0"]) == (1, "RUNNING")

@@ -177,22 +177,20 @@ class Left(_message.Message):
     def __init__(self) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("token", "beat_s", "lease_s", "lost_s", "workspace", "generation", "output_limit_bytes")
+    __slots__ = ("token", "beat_s", "lease_s", "lost_s", "workspace", "generation")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     BEAT_S_FIELD_NUMBER: _ClassVar[int]
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
     LOST_S_FIELD_NUMBER: _ClassVar[int]
     WORKSPACE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
-    OUTPUT_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     token: str
     beat_s: float
     lease_s: float
     lost_s: float
     workspace: Workspace
     generation: int
-    output_limit_bytes: int
-    def __init__(self, token: _Optional[str] = ..., beat_s: _Optional[float] = ..., lease_s: _Optional[float] = ..., lost_s: _Optional[float] = ..., workspace: _Optional[_Union[Workspace, _Mapping]] = ..., generation: _Optional[int] = ..., output_limit_bytes: _Optional[int] = ...) -> None: ...
+    def __init__(self, token: _Optional[str] = ..., beat_s: _Optional[float] = ..., lease_s: _Optional[float] = ..., lost_s: _Optional[float] = ..., workspace: _Optional[_Union[Workspace, _Mapping]] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class Refused(_message.Message):
     __slots__ = ("reason",)

@@ -53,6 +53,7 @@ class TaskConnection:
             raise translated(error, self.address) from None
         finally:
             self._closed = True
+            self._end_outbox()
         raise AppMasterUnreachable(f"the application master at {self.address} closed the connection")
 
     def send(self, message: FromExecutor) -> None:
@@ -76,11 +77,15 @@ class TaskConnection:
         """End the streams. What was queued before is still sent, if the peer takes it within moments."""
         if not self._closed:
             self._closed = True
-            try:
-                self._outbox.put_nowait(None)
-            except queue.Full:
-                pass
+            self._end_outbox()
         self._channel.close()
+
+    def _end_outbox(self) -> None:
+        """gRPC draws from it in a thread of its own, which would wait for ever."""
+        try:
+            self._outbox.put_nowait(None)
+        except queue.Full:
+            pass
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return (*self._identity, (messages.TOKEN, self.token))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 STARTED = time.time()
 
+from contract import obey  # noqa: E402
+
 from tony.containers import AppState, HandleState, Identity, Phase  # noqa: E402
 from tony.plan import JobSecrets  # noqa: E402
 from tony.records import decode, plain  # noqa: E402
@@ -124,7 +126,24 @@ def waits(containers: YarnContainers) -> tuple[bool, str]:
     return True, "never"
 
 
+def obeys_the_contract(containers: YarnContainers) -> tuple[bool, str]:
+    address = os.environ["SKEIN_APPMASTER_ADDRESS"].rpartition(":")[0] + ":1"
+    try:
+        obey(
+            containers,
+            {
+                "TONY_AM_ADDRESS": address,
+                "TONY_APPLICATION_ID": containers.application_id,
+                "EDGE_SEEN": str(SEEN),
+            },
+        )
+    except AssertionError as broken:
+        return False, str(broken)
+    return True, "every sentence holds"
+
+
 BEHAVIOURS = {
+    "obeys-the-contract": obeys_the_contract,
     "runs-all-tasks": runs_all_tasks,
     "stops-what-it-started": stops_what_it_started,
     "eats-memory": watches_its_task_end,
