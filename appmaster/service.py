@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import logging
+import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from appmaster import commands as do
@@ -24,9 +26,11 @@ from tony.protocol.server import TaskPeer
 from tony.snapshot import JobSnapshot
 from tony.spec import JobRecord, TaskId, Upload
 
+_LONG_VALUE = 4_000
+"""Characters from which on a variable travels compressed."""
+
 _log = logging.getLogger(__name__)
 
-_FAILURE_FIELDS = ("phase", "exit_code", "signal", "reason", "message", "traceback", "seconds")
 
 
 class Service:
@@ -192,10 +196,12 @@ class Service:
             **self._secrets,
             **task_environment(task, command.cluster, job, extra),
         }
+        long = {name for name, value in environment.items() if len(value) > _LONG_VALUE}
         return messages.Release(
             generation=command.cluster.generation,
             command=role.command,
-            environment=environment,
+            environment={name: value for name, value in environment.items() if name not in long},
+            packed_environment={name: _packed(environment[name]) for name in long},
             hold_ports=command.hold_ports,
             stop_grace_s=job.times.stop_grace_s,
         )
@@ -219,6 +225,12 @@ class Service:
     def stop(self, reason: str, grace_s: float, by: str) -> str:
         self._feed(on.StopAsked(by=by, reason=reason, grace_s=max(0.0, min(grace_s, 3600.0))))
         return self._machine.state.value
+
+
+@functools.lru_cache(maxsize=4)
+def _packed(value: str) -> bytes:
+    """Compressed once where all tasks get the same: a thousand releases of a thousand addresses are 3 MB, not 90."""
+    return zlib.compress(value.encode(), 1)
 
 
 def _identity(peer: TaskPeer) -> Identity:

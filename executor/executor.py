@@ -11,6 +11,7 @@ import os
 import queue
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -369,7 +370,7 @@ class Executor:
         run = self._run = UserRun(release.generation, self._ports, self._streams, self._reports, self.post)
         environment = user_environment(
             self._container.variables,
-            release.environment,
+            {**release.environment, **_unpacked(release)},
             library=self._workspace.library,
             home=self._workspace.home,
             python_folder=self._workspace.python_folder,
@@ -466,6 +467,11 @@ class Executor:
             self._ports.release()
         self._link.close()
         self._streams.close()
+
+
+def _unpacked(release: messages.Release) -> dict[str, str]:
+    """The long values of the environment, which travel compressed."""
+    return {name: zlib.decompress(value).decode() for name, value in release.packed_environment.items()}
 
 
 _ANSWERS: dict[str, Callable[..., None]] = {

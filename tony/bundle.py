@@ -141,7 +141,7 @@ def _python(job: JobSpec, made: _Bundle, node_python: str, local: bool) -> tuple
         return job.python.interpreter, None
     chosen = job.python.environment
     if chosen == "none":
-        return node_python, None
+        return (own_interpreter() if local else node_python), None
     if chosen == "auto":
         active = active_environment()
         if active is None:

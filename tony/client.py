@@ -101,8 +101,14 @@ def submit(
         accepted_at=time.time(),
         uploaded_bytes=uploaded_bytes,
     )
-    with suppress(OSError):
+    try:
         keep_record(record)
+    except OSError:
+        pass  # the job can still be found by its id
+    except BaseException:
+        cluster.kill(application_id)
+        storage.close()
+        raise
     return JobHandle(application_id, cluster, replace(kept, secrets={}), storage)
 
 

@@ -85,7 +85,7 @@ class ContainerBackend(Protocol):
         """Show how far the job is, from 0 to 1, where people look (the resource manager's list)."""
 
     def finish(self, state: AppState, diagnostics: str) -> None:
-        """Report the final status (an ended one), once, as the very last thing: our own process may be ended by it."""
+        """Report the final status, once, as the very last thing: our own process may be ended by it."""
 
     def close(self) -> None:
         """Let go of connections; ends child processes that are still there. May be called twice."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,8 +34,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_YARN_TIME = re.compile(r"^\[[^\]]*\d{4}\]\s*")
+
 _FIRST_PAUSE_S = 0.1
+_YOUNG_PAUSE_S = 0.25
 _LAST_PAUSE_S = 1.0
+_YOUNG_S = 60.0
 _REPORT_EVERY_S = 2.0
 _CONFIRM_S = 10.0
 _STOP_EXTRA_S = 15.0
@@ -96,11 +101,13 @@ class JobHandle:
         return outcome_of_report(self.report(), None)
 
     def snapshot(self) -> JobSnapshot:
-        """The job now: from its master where that answers, else from the verdict or the cluster's report."""
-        try:
-            return self._ask(lambda connection: connection.snapshot())
-        except AppMasterUnreachable:
-            return self._snapshot_without_master()
+        """The job now: from its verdict, else from its master while that answers, else from the cluster."""
+        if self.verdict() is None:
+            try:
+                return self._ask(lambda connection: connection.snapshot())
+            except AppMasterUnreachable:
+                pass
+        return self._snapshot_without_master()
 
     def _snapshot_without_master(self) -> JobSnapshot:
         verdict = self.verdict()
@@ -357,15 +364,18 @@ class _Pauses:
 
     def __init__(self) -> None:
         self._pause_s = _FIRST_PAUSE_S
+        self._since = time.monotonic()
         self._asked_at: float | None = None
         self._answered_at = time.monotonic()
 
     def reset(self) -> None:
-        self._pause_s = _FIRST_PAUSE_S
+        self._pause_s, self._since = _FIRST_PAUSE_S, time.monotonic()
 
     def wait(self, ended: threading.Event, at_most_s: float | None = None) -> None:
         ended.wait(self._pause_s if at_most_s is None else min(self._pause_s, at_most_s))
-        self._pause_s = min(_LAST_PAUSE_S, self._pause_s * 1.3)
+        # Somebody who has just submitted watches; a job that queues for hours is asked less often.
+        longest_s = _YOUNG_PAUSE_S if time.monotonic() - self._since < _YOUNG_S else _LAST_PAUSE_S
+        self._pause_s = min(longest_s, self._pause_s * 1.3)
 
     def time_to_report(self) -> bool:
         now = time.monotonic()
@@ -408,6 +418,8 @@ def _waiting_words(report: AppReport) -> str:
         return ""
     if report.state is AppState.RUNNING:
         return "the application master to answer"
-    why = report.diagnostics.strip().splitlines()
+    if "Register with RM" in report.diagnostics:
+        return "the application master to start"
+    why = _YARN_TIME.sub("", report.diagnostics).strip().splitlines()
     said = f": {why[-1]}" if why else ""
-    return f"the application master's container in queue {report.queue}{said}"
+    return f"the application master's container in queue {report.queue.removeprefix('root.')}{said}"

@@ -118,6 +118,10 @@ class LocalJobs:
             python = plan.record.python or sys.executable
             self._start(folder, app, [python, "-I", str(launch_file()), "appmaster"], runtime_path())
         except BaseException as error:
+            started = self._children.pop(app.application_id, None)
+            if started is not None:
+                started.kill()
+                started.wait()
             self.forget(app.application_id)
             if isinstance(error, OSError):
                 raise PackagingError(f"cannot start the application master: {error}") from error

@@ -201,7 +201,10 @@ class ResourceManager:
                     raise
                 refusals[address] = _cause(error)
         told = "; ".join(f"{address} {why}" for address, why in refusals.items())
-        raise Unreachable(f"the resource manager does not answer: {told}", "Check with: tony doctor")
+        raise Unreachable(
+            f"the resource manager does not answer: {told}",
+            "Check HADOOP_CONF_DIR; for a cluster on this machine: tony cluster status",
+        )
 
 
 def _body(answer: requests.Response) -> bytes:

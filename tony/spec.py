@@ -39,13 +39,6 @@ class OnInterrupt(str, Enum):
     ASK = "ask"
 
 
-class OnHang(str, Enum):
-    """What happens when a task makes no progress for longer than allowed."""
-
-    WARN = "warn"
-    KILL = "kill"
-
-
 @dataclass(frozen=True, order=True)
 class TaskId:
     """A task's name, written ``worker:0``."""
@@ -103,7 +96,6 @@ class RoleSpec:
     `untracked` tasks (a parameter server) are not waited for, but their failure fails the job;
     `sidecar` tasks are neither waited for nor able to fail it.
     `stop_on_failure`: the job fails at once, without restart, when a task of this role fails.
-    `end_after_s`: the stage is ended this many seconds after the roles it depends on are done (0: not).
     """
 
     name: str
@@ -118,7 +110,6 @@ class RoleSpec:
     sidecar: bool = False
     stop_on_failure: bool = False
     depends_on: tuple[str, ...] = ()
-    end_after_s: float = 0.0
 
     @property
     def tracked(self) -> bool:
@@ -172,8 +163,6 @@ class Times:
     backoff_max_s: float = 120.0
     registration_s: float = 15 * 60.0
     duration_s: float = 0.0
-    hang_s: float = 0.0
-    hang_auto: bool = False
     beat_s: float = 1.0
     suspect_beats: int = 3
     lost_s: float = 10.0
@@ -207,9 +196,7 @@ class JobSpec:
     times: Times = Times()
     am_attempts: int = 1
     am_resources: Resources = Resources()
-    on_hang: OnHang = OnHang.WARN
     checkpoint_dir: str | None = None
-    tensorboard: str | None = None
     view_users: tuple[str, ...] = ()
     modify_users: tuple[str, ...] = ()
 

@@ -64,6 +64,8 @@ def main():
             loss.backward()  # averages the gradients of all processes
             optimizer.step()
         current().report(step=epoch + 1, loss=loss.item())
+        if rank == 0:
+            print(f"epoch {epoch + 1} loss={loss.item():.3f}", flush=True)
         if checkpoint and rank == 0:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}
             torch.save(state, checkpoint.with_suffix(".new"))

@@ -28,6 +28,8 @@ class Report(tf.keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         current().report(step=epoch + 1, loss=logs["loss"])
+        if current().is_chief:
+            print(f"epoch {epoch + 1} loss={logs['loss']:.3f}", flush=True)
 
 
 def checkpoint_folder():
@@ -71,7 +73,7 @@ def main():
     callbacks = [Report()]
     if folder := checkpoint_folder():
         callbacks.append(tf.keras.callbacks.BackupAndRestore(os.path.join(folder, "backup")))
-    # Every worker gets its share of the data in advance: fit() would otherwise have each read all of it.
+    # Shared out by images, not by files: every worker reads all of them in the same order and keeps its part.
     data = tf.data.Dataset.from_tensor_slices((train_x, train_y)).shuffle(2000, seed=0).batch(BATCH)
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA

@@ -90,7 +90,9 @@ def lead(cluster):
         losses = [coordinator.schedule(step, args=(data,)) for _ in range(STEPS)]
         coordinator.join()
         epochs.assign(epoch + 1)
-        current().report(step=epoch + 1, loss=float(sum(coordinator.fetch(losses)) / STEPS))
+        loss = float(sum(coordinator.fetch(losses)) / STEPS)
+        current().report(step=epoch + 1, loss=loss)
+        print(f"epoch {epoch + 1} loss={loss:.3f}", flush=True)
         if checkpoint and (epoch + 1) % SAVE_EVERY == 0:
             checkpoint.save(options=options)
 

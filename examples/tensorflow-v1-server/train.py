@@ -73,6 +73,7 @@ def work(server, cluster, index):
             batch = random.choice(len(train_x), BATCH)
             _, done, value = session.run([train, step, loss], {images: train_x[batch], labels: train_y[batch]})
             if done % 100 == 0:
+                print(f"step {done} loss={value:.3f}", flush=True)
                 current().report(step=int(done), loss=float(value))
         return session.run(accuracy, {images: test_x, labels: test_y})
 

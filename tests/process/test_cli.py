@@ -297,6 +297,36 @@ def test_bad_input_has_the_right_code_and_leaves_nothing_behind(tony: Tony, code
     assert not tony.state.exists()
 
 
+def test_gc_removes_finished_jobs_but_no_checkpoints(tony: Tony) -> None:
+    keeps = "import os, pathlib; pathlib.Path(os.environ['TONY_CHECKPOINT_DIR'], 'step-1').touch()"
+    assert tony.run(*LOCAL, tony.script("plain.py", "")).returncode == 0
+    assert tony.run(*LOCAL, tony.script("train.py", keeps)).returncode == 0
+    newer, older = (job["application_id"] for job in tony.json("ls")["jobs"])
+    assert tony.json("gc", "--cluster", "local")["jobs"] == []
+    would = tony.json("gc", "--cluster", "local", "--older-than", "0s", "--dry-run")
+    assert (would["jobs"], would["kept_with_checkpoints"]) == ([older], [newer])
+    done = tony.json("gc", "--cluster", "local", "--older-than", "0s")
+    assert (done["jobs"], done["kept_with_checkpoints"]) == ([older], [newer])
+    assert [job["application_id"] for job in tony.json("ls")["jobs"]] == [newer]
+    # The archive of the job that stays is still there.
+    assert len(list((tony.state / "local" / "storage" / "cache").iterdir())) == 1
+    assert tony.json("gc", "--cluster", "local", "--older-than", "0s", "--checkpoints")["jobs"] == [newer]
+    assert tony.json("ls")["jobs"] == []
+
+
+def test_an_environment_is_packed_checked_and_refused_when_it_is_none(tony: Tony) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tony.work / "venv")], check=True)
+    packed = tony.json("pack", "venv", "--out", "e.tar.gz")
+    assert packed["bytes"] == (tony.work / "e.tar.gz").stat().st_size
+    again = tony.run("pack", "venv", "--out", "e.tar.gz")
+    assert again.returncode == 2 and "is there already" in again.stderr
+    report = tony.json("env", "check", "e.tar.gz")
+    assert report["schema"] == "tony.environment/1" and not report["problems"]
+    (tony.work / "no.tar.gz").write_bytes(b"no archive")
+    assert tony.run("env", "check", "no.tar.gz").returncode in (2, 4)
+    assert tony.run("env", "check", "none.tar.gz").returncode == 4
+
+
 def test_a_submit_that_fails_takes_back_what_it_uploaded(tony: Tony) -> None:
     tony.script("train.py", "")
     (tony.state / "local").mkdir(parents=True)

@@ -10,6 +10,8 @@ import pytest
 
 from tony.cli.failure import failure_document, failure_lines
 from tony.cli.main import main
+from tony.cli.request import ask
+from tony.config.layers import Request
 from tony.errors import NoSuchJob, Problem, Refused, Unreachable, UsageError
 
 
@@ -161,6 +163,28 @@ def test_gpus_that_are_not_there_are_refused_before_anything(capsys: pytest.Capt
     assert words.startswith("error: the cluster could never run this: 1 problem\n")
     assert "roles.worker.gpus = 1000                     --gpus on the command line" in words
     assert words.endswith("Nothing was uploaded or submitted.\n")
+
+
+def test_a_refusal_of_the_cluster_names_where_the_value_came_from(place: Path) -> None:
+    flags = {"roles.worker.instances": ["2"], "roles.worker.gpus": ["4"], "node_label": ["x"], "am.attempts": ["2"]}
+    asked = ask(Request(script="train.py", flags=flags | {"roles.chief.instances": ["1"]}, environ={}))
+    keys = (
+        "roles.worker.gpus",
+        "roles.chief.gpus",
+        "roles.worker.node_label",
+        "am.node_label",
+        "am_attempts",
+        "roles.worker.memory",
+    )
+    located = asked.located(Refused([Problem(key, "bad") for key in keys]))
+    assert [problem.origin for problem in located.problems] == [
+        "--gpus on the command line",
+        "--gpus on the command line",
+        "--node-label on the command line",
+        "--node-label on the command line",
+        "--am-attempts on the command line",
+        None,
+    ]
 
 
 def test_unknown_commands_and_jobs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,24 @@ def test_a_plan_names_what_will_be_uploaded_and_uploads_nothing(job: JobSpec, tm
     assert (file.target, file.unpack) == ("words/vocab.txt", False)
     assert (record.node_count, record.python, record.user_python) == (3, own_interpreter(), own_interpreter())
     assert stored(tmp_path) == [] and not (tmp_path / "state").exists()
+
+
+def test_on_this_machine_environments_are_used_where_they_are(job: JobSpec, tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path / "storage")
+    cluster.name = "local"
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to(own_interpreter())
+    plan = client.plan(replace(job, python=PythonSpec(str(venv))), cluster)
+    assert (plan.record.user_python, plan.record.environment, plan.record.runtime) == (
+        f"{venv}/bin/python",
+        None,
+        None,
+    )
+    assert client.plan(job, cluster).record.user_python == own_interpreter()
+    assert client.plan(replace(job, python=PythonSpec("none", "/py")), cluster).record.user_python == "/py"
+    with pytest.raises(UsageError):
+        client.plan(replace(job, python=PythonSpec(str(tmp_path / "code"))), cluster)
 
 
 def test_refusals_of_the_cluster_and_of_the_framework_are_told_apart(job: JobSpec, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tony.cli.lines import Lines, prefixed
+from tony.cli.logs import kept_lines
 from tony.cli.output import Output, safe
 from tony.errors import NoSuchJob, NotFinished, TonyError, Unreachable
 from tony.events import Event, EventKind
@@ -48,33 +49,44 @@ class Interrupted(Exception):
 
 
 class Follower:
-    """Prints a job's life until it has ended. `emit` gets every output line (task, stream, text)."""
+    """Prints a job's life until it has ended. `emit` gets every output line (task, stream, text).
+
+    `grace_s`: time for the user's code to end by itself when Ctrl-C stops the job.
+    """
 
     def __init__(
-        self, handle: JobHandle, output: Output, emit: Callable[[str, str, str], None] | None = None
+        self,
+        handle: JobHandle,
+        output: Output,
+        emit: Callable[[str, str, str], None] | None = None,
+        grace_s: float = 30.0,
     ) -> None:
         self._handle = handle
         self._output = output
         self._emit = emit or self._print
+        self._grace_s = grace_s
         self._queue: queue.Queue[_Line | Event | _Ended] = queue.Queue(_QUEUE_LINES)
         self._output_ended = threading.Event()
         self._threads = [
             threading.Thread(target=self._carry_events, name="events", daemon=True),
             threading.Thread(target=self._carry_output, name="output", daemon=True),
         ]
+        self._heard_output = False
         self._heard_at = time.monotonic()
         self._said = ""
         self._said_at = 0.0
 
     def follow(self, on_interrupt: OnInterrupt) -> Outcome:
         """Block until the job has ended; returns how. Raises Interrupted, and NotFinished when contact is lost."""
-        for thread in self._threads:
-            thread.start()
         try:
             while True:
                 try:
+                    for thread in self._threads:
+                        if thread.ident is None:
+                            thread.start()
                     self._until_end()
-                    return self._outcome()
+                    self._what_nobody_heard()
+                    return self._handle.wait(timeout_s=60.0, confirm_s=_CONFIRM_S)
                 except KeyboardInterrupt:
                     self._interrupted(on_interrupt)
         except (Unreachable, NoSuchJob) as error:
@@ -107,9 +119,11 @@ class Follower:
             else:
                 last_output_by = time.monotonic() + _LAST_OUTPUT_S
 
-    def _outcome(self) -> Outcome:
-        outcome = self._handle.wait(timeout_s=60.0, confirm_s=_CONFIRM_S)
-        return outcome
+    def _what_nobody_heard(self) -> None:
+        """Output of a job so short that it was over before we were there; kept logs of a cluster take too long."""
+        if not self._heard_output and self._handle.cluster.name == "local":
+            for task, stream, text in kept_lines(self._handle):
+                self._emit(task, stream, text)
 
     # Threads --------------------------------------------------------------------------------------------------
 
@@ -125,6 +139,7 @@ class Follower:
         lines = Lines()
         try:
             for chunk in self._handle.output():
+                self._heard_output = True
                 for task, stream, text in lines.feed(chunk.task, chunk.stream, chunk.data, chunk.dropped):
                     self._queue.put(_Line(task, stream, text))
         except TonyError:
@@ -213,7 +228,7 @@ class Follower:
 
     def _stop_into(self, box: list[Outcome | Exception]) -> None:
         try:
-            box.append(self._handle.stop("Ctrl-C in the client"))
+            box.append(self._handle.stop("Ctrl-C in the client", self._grace_s))
         except Exception as error:  # noqa: BLE001 - raised again by the thread that waits
             box.append(error)
 

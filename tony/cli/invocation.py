@@ -82,7 +82,12 @@ class TonyCommand(click.Command):
 
 
 def environment_flags(invocation: Invocation) -> None:
-    """``TONY_JSON``, ``TONY_QUIET``, ``TONY_VERBOSE``: the global flags as variables."""
-    for variable, name in (("TONY_JSON", "json"), ("TONY_QUIET", "quiet"), ("TONY_VERBOSE", "verbose")):
-        if os.environ.get(variable, "").lower() in ("1", "true", "yes", "on"):
-            setattr(invocation.output, name, True)
+    """``TONY_JSON``, ``TONY_QUIET``, ``TONY_VERBOSE``, ``TONY_NO_COLOR``, ``TONY_CONF``: the flags as variables."""
+
+    def on(variable: str) -> bool:
+        return os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
+
+    output = invocation.output
+    output.json, output.quiet, output.verbose = on("TONY_JSON"), on("TONY_QUIET"), on("TONY_VERBOSE")
+    output.color = False if on("TONY_NO_COLOR") else None
+    invocation.conf = Path(os.environ["TONY_CONF"]) if os.environ.get("TONY_CONF") else None

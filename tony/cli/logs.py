@@ -114,14 +114,18 @@ def _by_rank(snapshot: JobSnapshot) -> list[str]:
 def _live(
     handle: JobHandle, tasks: tuple[str, ...], stream: str, tail: int | None, follow: bool, raw: bool
 ) -> Iterator[LogText]:
-    lines = Lines(raw)
+    lines, heard = Lines(raw), False
     for chunk in handle.output(tasks, stream, -1 if tail is None else tail, follow):
+        heard = True
         yield from lines.feed(chunk.task, chunk.stream, chunk.data, chunk.dropped)
     yield from lines.end()
+    if not heard and handle.snapshot().state.ended:
+        # It ended before its executors could be heard.
+        yield from _kept(handle, tasks, stream, tail, raw)
 
 
 def _kept(handle: JobHandle, tasks: tuple[str, ...], stream: str, tail: int | None, raw: bool) -> Iterator[LogText]:
-    found = _kept_lines(handle, tasks, stream, raw)
+    found = kept_lines(handle, tasks, stream, raw)
     if tail is None:
         yield from found
         return
@@ -132,7 +136,10 @@ def _kept(handle: JobHandle, tasks: tuple[str, ...], stream: str, tail: int | No
         yield from ends
 
 
-def _kept_lines(handle: JobHandle, tasks: tuple[str, ...], stream: str, raw: bool) -> Iterator[LogText]:
+def kept_lines(
+    handle: JobHandle, tasks: tuple[str, ...] = (), stream: str = "", raw: bool = False
+) -> Iterator[LogText]:
+    """The kept output of a finished job, by task where that is known."""
     carried = handle.containers()
     for line in handle.logs():
         source = next((name for name in ("stdout", "stderr") if line.stream.startswith(f"{name}.log")), "system")

@@ -83,7 +83,7 @@ def _row(report: AppReport, with_user: bool) -> tuple[str, ...]:
         report.application_id,
         report.name if len(report.name) <= 32 else report.name[:30] + "..",
         report.state.value,
-        report.queue,
+        report.queue.removeprefix("root."),
         report.user if with_user else "",
         "" if age_s is None else format_duration(max(0.0, age_s)),
         "" if took_s is None else format_duration(max(0.0, took_s)),

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from tony.cli.invocation import Invocation, TonyCommand, global_options
+from tony.cli.invocation import Invocation, TonyCommand
 from tony.config.keys import GROUPS, Key, Kind, flags
 from tony.config.layers import Request, Settings, gather
 from tony.config.resolve import Resolved, resolve_settings
@@ -123,8 +123,16 @@ class Asked:
         return type(error)([self._located(problem) for problem in error.problems], error.hint)
 
     def _located(self, problem: Problem) -> Problem:
-        given = self.settings.get(problem.key) if problem.key else None
-        if given is None or problem.origin is not None:
+        """A role's value may come from the whole job's key, or (chief, evaluator) from the workers'."""
+        if problem.origin is not None or not problem.key:
+            return problem
+        last = problem.key.rpartition(".")[2]
+        candidates = [problem.key, problem.key.replace("_", ".", 1), last]
+        candidates[1:1] = (
+            [f"roles.worker.{last}"] if problem.key.startswith(("roles.chief.", "roles.evaluator.")) else []
+        )
+        given = next((found for name in candidates if (found := self.settings.get(name)) is not None), None)
+        if given is None:
             return problem
         return replace(problem, origin=given.origin, value=given.text if problem.value is None else problem.value)
 
@@ -136,6 +144,3 @@ def ask(request: Request) -> Asked:
     if settings.problems:
         raise UsageError(list(dict.fromkeys(settings.problems)))
     return Asked(resolved, settings)
-
-
-__all__ = ["Asked", "JobCommand", "ask", "global_options", "job_parameters", "request_of"]

@@ -12,9 +12,11 @@ from tony.cli.follow import Follower, Interrupted
 from tony.cli.invocation import Invocation
 from tony.cli.planning import planned, show_plan
 from tony.cli.progress import ProgressLine
-from tony.cli.request import JobCommand, ask, job_parameters, request_of
-from tony.errors import NotFinished
-from tony.spec import OnInterrupt
+from tony.cli.request import Asked, JobCommand, ask, job_parameters, request_of
+from tony.containers import Cluster
+from tony.errors import NotFinished, TonyError
+from tony.jobhandle import JobHandle
+from tony.outcome import Outcome
 
 
 @click.command(cls=JobCommand, params=job_parameters())
@@ -42,7 +44,7 @@ def submit(context: click.Context, /, dry_run: bool, **values: Any) -> int:
     return _submit(invocation, asked)
 
 
-def _submit(invocation: Invocation, asked: Any) -> int:
+def _submit(invocation: Invocation, asked: Asked) -> int:
     from tony import client
 
     output = invocation.output
@@ -60,18 +62,22 @@ def _submit(invocation: Invocation, asked: Any) -> int:
         if asked.resolved.detach:
             return _detached(invocation, handle)
         try:
-            outcome = Follower(handle, output).follow(asked.resolved.on_interrupt)
+            follower = Follower(handle, output, grace_s=asked.resolved.job.times.stop_grace_s)
+            outcome = follower.follow(asked.resolved.on_interrupt)
             code = outcome.exit_code
         except Interrupted as interrupted:
             if interrupted.outcome is None:
                 output.tell(f"detached; the job goes on. Follow it: tony logs -f {application_id}")
                 return NotFinished.exit_code
             outcome, code = interrupted.outcome, 130
+        except KeyboardInterrupt:
+            # Ctrl-C again and again, or in the moment before the following began.
+            outcome, code = handle.kill(), 130
         finish(invocation, application_id, outcome, code, made.cluster)
         return code
 
 
-def _detached(invocation: Invocation, handle: Any) -> int:
+def _detached(invocation: Invocation, handle: JobHandle) -> int:
     """Back at ACCEPTED: the id for programs, the next commands for people."""
     output, application_id = invocation.output, handle.application_id
     report = handle.report()
@@ -93,17 +99,17 @@ def _detached(invocation: Invocation, handle: Any) -> int:
     return 0
 
 
-def finish(invocation: Invocation, application_id: str, outcome: Any, code: int, cluster: Any) -> None:
+def finish(invocation: Invocation, application_id: str, outcome: Outcome, code: int, cluster: Cluster) -> None:
     """The last words: the block for people, the document for programs."""
     from tony.client import record_of
-    from tony.errors import TonyError
 
     output = invocation.output
     record = record_of(application_id)
     seconds = None
     verdict = outcome.verdict
-    if verdict is not None and verdict.timeline.finished and verdict.started_at:
-        seconds = max(0.0, verdict.timeline.finished - verdict.started_at)
+    begun_at = record.accepted_at if record is not None else (verdict.started_at if verdict is not None else 0.0)
+    if verdict is not None and verdict.timeline.finished and begun_at:
+        seconds = max(0.0, verdict.timeline.finished - begun_at)
     output.tell("")
     for line in ending_lines(output, application_id, outcome, seconds):
         output.tell(line)
@@ -113,6 +119,3 @@ def finish(invocation: Invocation, application_id: str, outcome: Any, code: int,
             tracking_url = cluster.report(application_id).tracking_url
         document = ending_document(application_id, outcome, record, tracking_url)
         output.document(document | {"exit_code": code})
-
-
-__all__ = ["OnInterrupt", "finish", "submit"]

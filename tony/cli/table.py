@@ -7,17 +7,24 @@ from collections.abc import Sequence
 from tony.cli.output import safe
 
 _GAP = "  "
+_LEAST = 9
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int = 80) -> list[str]:
-    """The lines of the table. Columns that are empty in every row are left out; the widest one is cut to fit."""
+    """The lines of the table. Columns that are empty in every row are left out.
+
+    Too wide, the widest are cut, but never the first, which is there to be copied; then the last ones are left out.
+    """
     cells = [[safe(cell).replace("\n", " ") for cell in row] for row in rows]
     used = [i for i in range(len(heads)) if not cells or any(row[i] for row in cells)]
     widths = {i: max(len(heads[i]), *(len(row[i]) for row in cells), 0) for i in used}
-    over = sum(widths.values()) + len(_GAP) * (len(used) - 1) - width
-    if over > 0 and widths:
-        widest = max(widths, key=lambda i: widths[i])
-        widths[widest] = max(8, len(heads[widest]), widths[widest] - over)
+    while (over := sum(widths.values()) + len(_GAP) * (len(widths) - 1) - width) > 0 and len(widths) > 1:
+        first, *others = widths
+        widest = max(others, key=lambda i: widths[i])
+        if widths[widest] > _LEAST:
+            widths[widest] = max(_LEAST, widths[widest] - over)
+        else:
+            del widths[others[-1]]
     return [_line(row, widths) for row in [list(heads), *cells]]
 
 

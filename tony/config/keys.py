@@ -111,7 +111,6 @@ ROLE_KEYS: tuple[Key, ...] = (
     Key("sidecar", Kind.SWITCH, "neither waited for nor able to fail the job", False),
     Key("stop_on_failure", Kind.SWITCH, "the job fails at once when a task of this role fails", False),
     Key("depends_on", Kind.WORDS, "roles that must have succeeded before this one starts", ()),
-    Key("end_after", Kind.DURATION, "end the role this long after the others of its stage are done; 0s: never", "0s"),
 )
 
 KEYS: tuple[Key, ...] = (
@@ -261,7 +260,6 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("detach", Kind.SWITCH, "return when the job is accepted", False, "--detach"),
     # extras
-    Key("tensorboard", Kind.TEXT, "log folder that TensorBoard shows", None, "--tensorboard", "extras", "DIR"),
     Key(
         "checkpoint_dir",
         Kind.TEXT,

@@ -48,7 +48,10 @@ class Given:
 
 @dataclass(frozen=True)
 class Request:
-    """What a command was called with. `flags` are texts by key name; `sets` the ``-c key=value`` words."""
+    """What a command was called with. `flags` are texts by key name; `sets` the ``-c key=value`` words.
+
+    `arguments` follow the `script`; without one they are added to the command of the job file.
+    """
 
     flags: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sets: Sequence[str] = ()
@@ -137,7 +140,20 @@ def gather(request: Request) -> Settings:
     site = Path(request.environ.get("TONY_SITE") or SITE_FILE)
     if request.environ.get("TONY_SITE") or site.is_file():
         _file(settings, site, str(site), Layer.SITE)
+    if request.script is None and request.arguments:
+        _more_arguments(settings, request)
     return settings
+
+
+def _more_arguments(settings: Settings, request: Request) -> None:
+    command = settings.get("command")
+    if command is None:
+        shown = _short(" ".join(request.arguments))
+        message = "arguments were given, but the job file has no command for all roles to add them to."
+        settings.problems.append(Problem("command", message, shown, COMMAND_LINE))
+        return
+    words = (*command.value, *request.arguments)
+    settings.add("command", Given(words, " ".join(words), command.origin, command.layer, command.folder))
 
 
 def _flags(settings: Settings, request: Request) -> None:

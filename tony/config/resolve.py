@@ -93,7 +93,6 @@ def resolve_settings(settings: Settings, request: Request) -> Resolved:
         am_attempts=settings.value("am.attempts"),
         am_resources=Resources(settings.value("am.memory"), settings.value("am.vcores")),
         checkpoint_dir=_folder(settings, "checkpoint_dir"),
-        tensorboard=_folder(settings, "tensorboard"),
         view_users=tuple(settings.value("view_users")),
         modify_users=tuple(settings.value("modify_users")),
     )
@@ -172,13 +171,15 @@ def _python(settings: Settings) -> PythonSpec:
 
 
 def _folder(settings: Settings, key: str) -> str | None:
-    """A folder that tasks write to: a URL, an absolute path, or a path below the working directory, as written."""
+    """A folder that tasks write to, as written: a URL or a path, absolute or below the working directory."""
     text: str | None = settings.value(key)
     if text is None:
         return None
     scheme = scheme_of(text)
     if scheme is not None and scheme not in ("hdfs", "webhdfs", "file", "s3", "gs", "viewfs"):
         settings.problem(key, f"the scheme {scheme}:// is not allowed here.")
+    if scheme is None and key == "checkpoint_dir" and not text.startswith("/"):
+        settings.problem(key, "must be a URL or an absolute path: the tasks' working folders go with the job.")
     return text
 
 

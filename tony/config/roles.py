@@ -151,7 +151,6 @@ def _role(settings: Settings, name: str, shorthand: Mapping[str, Mapping[str, Gi
         sidecar=sidecar,
         stop_on_failure=value("stop_on_failure"),
         depends_on=tuple(value("depends_on")),
-        end_after_s=value("end_after"),
     )
 
 

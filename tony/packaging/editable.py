@@ -20,6 +20,8 @@ from tony.errors import Problem
 _FINDER = re.compile(r"^import\s+(__editable___\w+_finder)\s*[;]", re.MULTILINE)
 _DISTRIBUTION = re.compile(r"[-_.]+")
 _MOST_PTH_BYTES = 1024 * 1024
+# A task gets the package `tony` from the runtime bundle, of the version that its application master has.
+_OURSELVES = "tony-yarn"
 # What a project's own folder holds beside its packages.
 _NOT_PACKAGES = frozenset(
     {
@@ -90,6 +92,8 @@ def _from_finder(site: Path, pth: Path, module: str, name: str, found: Editables
         found.problems.append(_impossible(name, f"has a {module}.py that cannot be read"))
         return
     found.dropped |= {pth.name, f"{module}.py"}
+    if name == _OURSELVES:
+        return
     for package, place in mapping.items():
         path = Path(place)
         if not path.exists():

@@ -225,7 +225,7 @@ class Archive(_message.Message):
     def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., size: _Optional[int] = ..., target: _Optional[str] = ..., unpack: bool = ...) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("generation", "command", "environment", "hold_ports", "stop_grace_s")
+    __slots__ = ("generation", "command", "environment", "hold_ports", "stop_grace_s", "packed_environment")
     class EnvironmentEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -233,17 +233,26 @@ class Release(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class PackedEnvironmentEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: bytes
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     COMMAND_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     HOLD_PORTS_FIELD_NUMBER: _ClassVar[int]
     STOP_GRACE_S_FIELD_NUMBER: _ClassVar[int]
+    PACKED_ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     generation: int
     command: _containers.RepeatedScalarFieldContainer[str]
     environment: _containers.ScalarMap[str, str]
     hold_ports: bool
     stop_grace_s: float
-    def __init__(self, generation: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., environment: _Optional[_Mapping[str, str]] = ..., hold_ports: bool = ..., stop_grace_s: _Optional[float] = ...) -> None: ...
+    packed_environment: _containers.ScalarMap[str, bytes]
+    def __init__(self, generation: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., environment: _Optional[_Mapping[str, str]] = ..., hold_ports: bool = ..., stop_grace_s: _Optional[float] = ..., packed_environment: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
 
 class StopUser(_message.Message):
     __slots__ = ("generation", "grace_s", "reason", "next_generation")

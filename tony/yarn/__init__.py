@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tony.yarn.cluster import YarnCluster
     from tony.yarn.containers import MasterGone, YarnContainers
-    from tony.yarn.driver import KeptDriver, running_driver, start_driver, stop_driver
+    from tony.yarn.keptdriver import KeptDriver, running_driver, start_driver, stop_driver
 
 __all__ = [
     "KeptDriver",
@@ -25,13 +25,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "KeptDriver": "driver",
+    "KeptDriver": "keptdriver",
     "MasterGone": "containers",
     "YarnCluster": "cluster",
     "YarnContainers": "containers",
-    "running_driver": "driver",
-    "start_driver": "driver",
-    "stop_driver": "driver",
+    "running_driver": "keptdriver",
+    "start_driver": "keptdriver",
+    "stop_driver": "keptdriver",
 }
 
 

@@ -40,8 +40,16 @@ def job_problems(
     """
     usable = [node for node in nodes if node.usable]
     if not usable:
-        return [Problem("cluster", f"none of its {len(nodes)} node(s) is running.", hint="Check with: tony doctor")]
+        return [
+            Problem(
+                "cluster",
+                f"none of its {len(nodes)} node(s) is running.",
+                hint="For a cluster on this machine: tony cluster status",
+            )
+        ]
     queue, found = _queue(job, scheduler)
+    found += _excluded(job, nodes)
+    job = away_from_excluded(job, nodes)
     types = scheduler.resource_types or (*_BASE_TYPES, *declared)
     usable = [node if labels.get(_label(node), True) else _open(node) for node in usable]
     # A queue that may use labels by name tells of labels that no running node has at this moment.
@@ -67,9 +75,7 @@ def _queue(job: JobSpec, scheduler: Scheduler) -> tuple[Queue | None, list[Probl
     queue = scheduler.queue(job.queue)
     leaves = [one.name for one in scheduler.queues if one.leaf]
     if queue is None:
-        near = difflib.get_close_matches(job.queue, leaves, 1)
-        hint = f'Did you mean "{near[0]}"? ' if near else ""
-        return None, [Problem("queue", "no such queue.", job.queue, hint=f"{hint}Queues: {_names(leaves)}.")]
+        return None, [Problem("queue", "no such queue.", job.queue, hint=_near(job.queue, leaves, "Queues"))]
     if not queue.leaf:
         below = [one.path for one in scheduler.queues if one.leaf and one.path.startswith(f"{queue.path}.")]
         return queue, [Problem("queue", "has queues below it; name one of them.", job.queue, hint=_names(below))]
@@ -77,6 +83,25 @@ def _queue(job: JobSpec, scheduler: Scheduler) -> tuple[Queue | None, list[Probl
         hint = f"Queues that run: {_names([one.name for one in scheduler.queues if one.leaf and one.running])}."
         return queue, [Problem("queue", "is stopped and takes no jobs.", job.queue, hint=hint)]
     return queue, []
+
+
+def away_from_excluded(job: JobSpec, nodes: Sequence[Node]) -> JobSpec:
+    """The job with excluded nodes turned into those that remain: skein can name hosts, but not leave one out."""
+    if not job.exclude_nodes:
+        return job
+    remaining = sorted({node.host for node in nodes if node.usable and node.host not in job.exclude_nodes})
+    kept = [host for host in job.nodes if host not in job.exclude_nodes] or remaining
+    roles = (replace(role, nodes=tuple(role.nodes or kept)) for role in job.roles)
+    return replace(job, roles=tuple(roles), nodes=tuple(kept))
+
+
+def _excluded(job: JobSpec, nodes: Sequence[Node]) -> Iterable[Problem]:
+    hosts = sorted({node.host for node in nodes})
+    for name in job.exclude_nodes:
+        if name not in hosts:
+            yield Problem("exclude_nodes", "no such node.", name, hint=_near(name, hosts, "Nodes"))
+    if job.exclude_nodes and not {node.host for node in nodes if node.usable} - set(job.exclude_nodes):
+        yield Problem("exclude_nodes", "no running node remains.", ",".join(job.exclude_nodes))
 
 
 def _placement(
@@ -88,13 +113,12 @@ def _placement(
     elif label and queue is not None and queue.labels is not None and not {label, "*"} & set(queue.labels):
         yield Problem(f"{key}.node_label", f"queue {queue.name} may not use nodes of this label.", label)
     if label and names:
-        yield Problem(f"{key}.nodes", "YARN takes either node names or a node label, not both.", ",".join(names))
+        both = "YARN takes either node names (to keep to or away from) or a node label, not both."
+        yield Problem(f"{key}.nodes", both, ",".join(names[:_MAX_NAMES]))
     hosts = {node.host: node for node in nodes}
     for name in names:
         if name not in hosts:
-            near = difflib.get_close_matches(name, hosts, 1)
-            hint = f'Did you mean "{near[0]}"?' if near else f"Nodes: {_names(sorted(hosts))}."
-            yield Problem(f"{key}.nodes", "no such node.", name, hint=hint)
+            yield Problem(f"{key}.nodes", "no such node.", name, hint=_near(name, sorted(hosts), "Nodes"))
         elif not any(node.usable for node in nodes if node.host == name):
             yield Problem(f"{key}.nodes", f"is {hosts[name].state.lower()}. {hosts[name].health}".strip(), name)
 
@@ -237,6 +261,11 @@ def _shown(name: str, amount: int) -> str:
 
 def _at_most(name: str, amount: int) -> str:
     return f"Ask for at most {_shown(name, amount)}." if amount else f"Ask for no {_shown(name, amount)[2:]}."
+
+
+def _near(name: str, known: Sequence[str], what: str) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f'Did you mean "{near[0]}"?' if near else f"{what}: {_names(known)}."
 
 
 def _names(names: Sequence[str]) -> str:

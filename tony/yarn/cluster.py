@@ -21,7 +21,7 @@ from tony.paths import private_folder, state_dir
 from tony.plan import JobSecrets, Plan
 from tony.rm import ResourceManager, check_application_id
 from tony.spec import JobSpec
-from tony.yarn.admission import job_problems
+from tony.yarn.admission import away_from_excluded, job_problems
 from tony.yarn.fastbeat import FILE_NAME, beat_jar, beat_ms
 from tony.yarn.scripts import LAUNCHER
 from tony.yarn.specification import JOB_FILE, SECRETS_FILE, TAG, application_spec
@@ -83,9 +83,15 @@ class YarnCluster:
         return self._submitter.process
 
     def check(self, job: JobSpec) -> list[Problem]:
-        """See `Cluster.check`. A few REST calls; no Java."""
-        scheduler = self.rm.scheduler()
-        found = job_problems(job, self.rm.nodes(), scheduler, self.conf.resource_types, self.rm.node_labels())
+        """See `Cluster.check`. A few REST calls; no Java. Where REST refuses (Kerberos) nothing can be said."""
+        try:
+            scheduler, nodes, labels = self.rm.scheduler(), self.rm.nodes(), self.rm.node_labels()
+        except NotPermitted as error:
+            if not self.conf.secure:
+                raise
+            log.warning("the job was not checked against this cluster: %s", error)
+            return []
+        found = job_problems(job, nodes, scheduler, self.conf.resource_types, labels)
         queue = scheduler.queue(job.queue)
         if queue is not None and self.rm.may_submit(queue.path, self.user) is False:
             found.append(Problem("queue", f"{self.user} may not submit to it.", job.queue))
@@ -96,8 +102,13 @@ class YarnCluster:
         return found
 
     def node_count(self) -> int:
-        """See `Cluster.node_count`."""
-        return sum(node.usable for node in self.rm.nodes())
+        """See `Cluster.node_count`. 1 where REST refuses."""
+        try:
+            return sum(node.usable for node in self.rm.nodes())
+        except NotPermitted:
+            if not self.conf.secure:
+                raise
+            return 1
 
     def submit(self, plan: Plan, secrets: JobSecrets) -> str:
         """See `Cluster.submit`. Blocks for the upload and the submit, 1-2 s as a rule.
@@ -106,6 +117,9 @@ class YarnCluster:
         """
         mark = f"tony-{randomness.token_hex(6)}"
         with tempfile.TemporaryDirectory(prefix="tony-submit-") as staged:
+            if plan.job.exclude_nodes:
+                placed = away_from_excluded(plan.record.spec, self.rm.nodes())
+                plan = replace(plan, record=replace(plan.record, spec=placed))
             specification = self._specification(plan, secrets, Path(staged), mark)
             driver = self._submitter.driver()
             try:

@@ -72,7 +72,7 @@ def refusal(text: str, doing: str) -> TonyError:
     if _says(text, _FULL):
         return PackagingError(message, "Make room on HDFS or ask for a larger quota.")
     if _says(text, _SILENT):
-        return Unreachable(message, "Check with: tony doctor")
+        return Unreachable(message, "For a cluster on this machine: tony cluster status")
     return TonyError(message)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tony.errors import Unreachable
-from tony.yarn.driver import START_TIMEOUT_S, open_driver, running_driver
+from tony.yarn.driver import START_TIMEOUT_S, open_driver
+from tony.yarn.keptdriver import running_driver
 
 if TYPE_CHECKING:
     from tony.yarn.skeinlink import Driver
@@ -54,7 +55,10 @@ class Submitter:
         except TimeoutError as error:
             if isinstance(error, Unreachable):
                 raise
-            raise Unreachable("the submit driver did not come up in time.", "Check with: tony doctor") from error
+            raise Unreachable(
+                "the submit driver did not come up in time.",
+                "Is Java there? Its log lies in the drivers folder of tony's cache; with -v more is said",
+            ) from error
 
     def close(self) -> None:
         """End the driver if it was started here; a later call of `driver` opens another. May be called twice."""

@@ -1,0 +1,68 @@
+"""From what a script or ``tony submit --quantize`` asks for to the settings of an exchange."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from tony.gradients.errors import BadSetting
+from tony.gradients.exchange import Settings
+from tony.gradients.feedback import Feedback
+from tony.gradients.quantizer import LEVELS, Norm, Rounding, Scheme
+
+Mode: TypeAlias = Literal["nearest", "stochastic", "paper"]
+
+VARIABLE = "TONY_QUANTIZE"
+"""Set in every task by ``tony submit --quantize``; counts where the script does not give `bits`."""
+DEFAULT_BITS = 4
+NONE = "none"
+
+_MODES: dict[str, tuple[Rounding, Norm]] = {
+    "nearest": ("nearest", "max"),
+    "stochastic": ("stochastic", "max"),
+    "paper": ("stochastic", "l2"),
+}
+
+
+def settings_for(
+    bits: int | Literal["none"] | None = None,
+    down_bits: int | None = None,
+    mode: Mode = "nearest",
+    exempt: Sequence[str] = (),
+    alpha: float | None = None,
+    beta: float = 1.0,
+    seed: int = 0,
+    bucket_bytes: int = 16 << 20,
+) -> Settings:
+    """The settings. `bits`: 2, 4, 8, "none" (float32), or None: as the job was submitted, else 4.
+
+    `down_bits`: bits of the second phase, if not the same. The mode "paper" has one lossy phase, as published:
+    its second phase has 8 bits, rounded to nearest. `exempt`: regular expressions, searched in the names
+    of tensors that are to travel as float32. Raises BadSetting.
+    """
+    if mode not in _MODES:
+        raise BadSetting(f"mode={mode!r} is not possible", f"use one of {', '.join(sorted(_MODES))}")
+    rounding, norm = _MODES[mode]
+    chosen = _from_job() if bits is None else bits
+    up = None if chosen == NONE else Scheme(_number(chosen), rounding, norm)
+    if up is not None and mode == "paper":
+        down: Scheme | None = Scheme(down_bits or 8)
+    else:
+        down = None if down_bits is None or up is None else Scheme(down_bits, rounding, norm)
+    return Settings(up, down, Feedback(alpha, beta), seed=seed, exempt=tuple(exempt), bucket_bytes=bucket_bytes)
+
+
+def _from_job() -> int | str:
+    text = os.environ.get(VARIABLE, str(DEFAULT_BITS)).strip()
+    if text == NONE:
+        return NONE
+    if not text.isdecimal() or int(text) not in LEVELS:
+        raise BadSetting(f"{VARIABLE}={text!r} is not possible", "use 2, 4, 8 or none")
+    return int(text)
+
+
+def _number(bits: int | str) -> int:
+    if isinstance(bits, str):
+        raise BadSetting(f"bits={bits!r} is not possible", "use 2, 4, 8 or 'none'")
+    return bits
