@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 CACHE := $(or $(TONY_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tony)
 LOCK_HASH := $(shell sha256sum requirements/tensorflow.lock | cut -c1-16)
 TENSORFLOW := $(CACHE)/environments/tensorflow-$(LOCK_HASH)
+# Certificates of this machine, not those that uv brings: behind a company proxy only these are right.
+export UV_SYSTEM_CERTS := true
 export TONY_TENSORFLOW_PYTHON := $(TENSORFLOW)/bin/python
 
 .PHONY: help

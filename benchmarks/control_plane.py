@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import cProfile
 import json
 import os
 import resource
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -33,7 +34,7 @@ from appmaster.loop import Loop
 from appmaster.machine import JobMachine
 from appmaster.service import Service
 from tony.clock import SystemClock
-from tony.containers import HandleState, Identity, Phase
+from tony.containers import AppState, HandleState, Identity, Phase
 from tony.protocol import messages
 from tony.protocol.appmaster_pb2_grpc import TaskServiceStub
 from tony.protocol.credentials import SERVER_NAME, Credentials, new_credentials
@@ -62,7 +63,7 @@ class HeldAtOnce:
 
     def progress(self, fraction: float) -> None: ...
 
-    def finish(self, succeeded: bool, diagnostics: str) -> None: ...
+    def finish(self, state: AppState, diagnostics: str) -> None: ...
 
     def close(self) -> None: ...
 
@@ -87,6 +88,26 @@ async def serve(executors: int, folder: Path) -> None:
     (folder / "address.partial").write_text(json.dumps(address))
     (folder / "address.partial").rename(folder / "address.json")
     await loop.run()
+
+
+def profiled(serving: Coroutine[None, None, None], into: Path) -> None:
+    """Serve until killed; the profile of the Python thread is written every second."""
+    profile = cProfile.Profile()
+
+    async def keep_writing() -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            profile.disable()
+            partial = into.with_suffix(".partial")
+            profile.dump_stats(partial)
+            partial.rename(into)
+            profile.enable()
+
+    async def both() -> None:
+        await asyncio.gather(serving, keep_writing())
+
+    profile.enable()
+    asyncio.run(both())
 
 
 async def simulate(first: int, count: int, address: Mapping[str, str], beats: int) -> None:
@@ -131,7 +152,7 @@ async def simulate(first: int, count: int, address: Mapping[str, str], beats: in
     gate = asyncio.Semaphore(200)
 
     async def started(index: int) -> None:
-        # The kernel's queue of connections that nobody has accepted yet is short; real nodes do not start in one tick.
+        # The kernel's queue of unaccepted connections is short; real nodes do not start in one tick.
         async with gate:
             await asyncio.sleep(0)
         await executor(index)
@@ -141,19 +162,24 @@ async def simulate(first: int, count: int, address: Mapping[str, str], beats: in
     print(json.dumps({"write_p99_ms": 1000 * latencies[int(0.99 * len(latencies))]}), flush=True)
 
 
-def measure(executors: int, beats: int, clients: int) -> dict[str, float]:
+def python_thread_s(process: psutil.Process) -> float:
+    """CPU of the process's first thread, in which all its Python runs; the others are gRPC's."""
+    return next((one.user_time + one.system_time for one in process.threads() if one.id == process.pid), 0.0)
+
+
+def measure(executors: int, beats: int, clients: int, profile: Path | None) -> dict[str, float]:
     """One run: seconds until all are released, and what the beats cost the application master."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         command = [sys.executable, __file__, "--executors", str(executors), "--folder", name]
-        master = subprocess.Popen([*command, "--serve"])
+        master = subprocess.Popen([*command, "--serve", *(["--profile", str(profile)] if profile else [])])
         try:
             while not (folder / "address.json").exists():
                 assert master.poll() is None, "the application master did not start"
                 time.sleep(0.01)
             process = psutil.Process(master.pid)
             share = -(-executors // clients)
-            before = process.cpu_times()
+            before, python_at_start = process.cpu_times(), python_thread_s(process)
             begun = time.time()
             simulators = [
                 subprocess.Popen(
@@ -168,11 +194,11 @@ def measure(executors: int, beats: int, clients: int) -> dict[str, float]:
             for simulator in simulators:
                 assert simulator.stdout is not None
                 released.append(json.loads(simulator.stdout.readline())["released_at"])
-            registered = process.cpu_times()
+            registered, python_before = process.cpu_times(), python_thread_s(process)
             started = time.monotonic()
             p99 = max(json.loads(simulator.stdout.readline())["write_p99_ms"] for simulator in simulators)  # type: ignore[union-attr]
             elapsed = time.monotonic() - started
-            after = process.cpu_times()
+            after, python_after = process.cpu_times(), python_thread_s(process)
             rss_mb = process.memory_info().rss / 1e6
             for simulator in simulators:
                 simulator.communicate()
@@ -185,8 +211,10 @@ def measure(executors: int, beats: int, clients: int) -> dict[str, float]:
         "executors": executors,
         "released_s": max(released) - begun,
         "master_cpu_s": start_cpu_s,
+        "of_it_python_s": python_before - python_at_start,
         "beats_per_s": executors * beats / elapsed,
         "beat_us": 1e6 * cpu_s / (executors * beats),
+        "of_it_python_us": 1e6 * (python_after - python_before) / (executors * beats),
         "core_percent": 100 * cpu_s / elapsed,
         "write_p99_ms": p99,
         "master_rss_mb": rss_mb,
@@ -198,6 +226,7 @@ def main() -> None:
     parser.add_argument("--executors", type=int, default=1000)
     parser.add_argument("--beats", type=int, default=20, help="beats of each executor after the release")
     parser.add_argument("--clients", type=int, default=2, help="processes that simulate executors")
+    parser.add_argument("--profile", type=Path, help="write a cProfile of the application master's thread")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -207,14 +236,15 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if chosen.serve:
-        asyncio.run(serve(chosen.executors, chosen.folder))
+        serving = serve(chosen.executors, chosen.folder)
+        profiled(serving, chosen.profile) if chosen.profile else asyncio.run(serving)
     elif chosen.count:
         address = json.loads((chosen.folder / "address.json").read_text())
         asyncio.run(simulate(chosen.first, chosen.count, address, chosen.beats))
     else:
         print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}, grpc {grpc.__version__}")
         for _ in range(chosen.runs):
-            row = measure(chosen.executors, chosen.beats, chosen.clients)
+            row = measure(chosen.executors, chosen.beats, chosen.clients, chosen.profile)
             print("  ".join(f"{name} {value:.1f}" for name, value in row.items()), flush=True)
 
 
