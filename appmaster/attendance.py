@@ -38,6 +38,14 @@ class Attendance(ABC):
         self._now = now
         self._out: list[do.Command] = []
         self._may_release = False
+        self._progressed = False
+
+    @property
+    def calm(self) -> bool:
+        """Whether no container's news is awaited: all run, and every executor is there."""
+        if self.state is not JobState.RUNNING:
+            return False
+        return all(r.connected or r.state.over or r.state is TaskState.NEW for r in self.tasks.values())
 
     def current(self, identity: Identity) -> TaskRecord | None:
         """The record of that task, if that incarnation is its newest."""
@@ -116,6 +124,7 @@ class Attendance(ABC):
                 record.metrics = dict(fact.metrics)
             if fact.progress:
                 record.progress.update(fact.progress)
+                self._progressed = True
 
     def _on_user_started(self, fact: on.UserStarted) -> None:
         record = self._heard(fact.identity)
@@ -193,6 +202,7 @@ class Attendance(ABC):
         if report.succeeded:
             if record.state is TaskState.REGISTERED:
                 record.move(TaskState.RUNNING, "its Started was lost", self._now)
+            self._progressed = True
             self._task_event(record, TaskState.SUCCEEDED, f"exit code 0 after {format_duration(report.seconds)}")
             return
         self._fail(record, failure_of_report(record, report, self._wall()))

@@ -80,6 +80,13 @@ class SayResultAck:
 
 
 @dataclass(frozen=True)
+class SayBeatNow:
+    """Something failed elsewhere: ask for a sign of life at once."""
+
+    identity: Identity
+
+
+@dataclass(frozen=True)
 class DropStream:
     """Close the control stream of an incarnation that is no longer spoken with."""
 
@@ -124,6 +131,7 @@ Command = (
     | SayStopUser
     | SayLeave
     | SayResultAck
+    | SayBeatNow
     | DropStream
     | RecordEvent
     | SaveState

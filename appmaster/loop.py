@@ -24,6 +24,7 @@ from tony.snapshot import Verdict
 _log = logging.getLogger(__name__)
 
 _POLL_S = 0.2
+_CALM_POLL_S = 2.0
 _TICK_S = 0.2
 _LOST_AFTER_S = 30.0
 _VERDICT_S = 15.0
@@ -200,7 +201,7 @@ class Loop:
     # Time and the back-end's news -----------------------------------------------------------------------------
 
     async def _tick(self) -> None:
-        pause_s = max(_TICK_S, len(self.machine.tasks) / 5000)
+        pause_s = max(_TICK_S, len(self.machine.tasks) / 2000)
         while True:
             await asyncio.sleep(pause_s)
             self.feed(on.Tick())
@@ -226,4 +227,13 @@ class Loop:
                     self.feed(on.ContainerSeen(identity, state))
             cost_s = self._clock.monotonic() - before
             # Never more than a quarter of the time: with thousands of containers one look takes a while.
-            await asyncio.sleep(max(_POLL_S, 3 * cost_s))
+            pause_s = _CALM_POLL_S if self.machine.calm else _POLL_S
+            await self._sleep_watchfully(max(pause_s, 3 * cost_s))
+
+    async def _sleep_watchfully(self, pause_s: float) -> None:
+        """A calm job is looked at rarely, but the moment that it is not calm any more ends the pause."""
+        ends_at = self._clock.monotonic() + pause_s
+        while (rest_s := ends_at - self._clock.monotonic()) > 0:
+            await asyncio.sleep(min(rest_s, _POLL_S))
+            if pause_s > _POLL_S and not self.machine.calm:
+                return

@@ -15,7 +15,7 @@ from appmaster import commands as do
 from appmaster import stimuli as on
 from appmaster.attendance import TASK_HANDLERS, Attendance
 from appmaster.gang import Stages, beat_s, fraction_done, waiting_for
-from appmaster.incident import Incident
+from appmaster.incident import ASK_AFTER_S, Incident
 from appmaster.policy import Action, Budget, Decision, decide, root_cause
 from appmaster.tasks import TaskRecord
 from tony.containers import EndCause
@@ -108,13 +108,13 @@ class JobMachine(Attendance):
 
     def _on_tick(self, _: on.Tick) -> None:
         self._may_release = True
+        quiet_since = self._now - self.job.times.suspect_beats * self.beat_s
         for record in self.tasks.values():
-            self._settle(record)
+            if not record.is_well(quiet_since):
+                self._settle(record)
+        self._ask_for_signs_of_life()
         self._say_what_it_waits_for()
-        fraction = fraction_done(self.tasks.values())
-        if fraction >= self._shown + _SHOWN_STEP:
-            self._shown = fraction
-            self._out.append(do.ShowProgress(fraction))
+        self._show_progress()
 
     def _on_held(self) -> None:
         if self.gang_deadline is None:
@@ -165,6 +165,14 @@ class JobMachine(Attendance):
             reason=root.reason.value,
         )
         self._obey(decision, root)
+
+    def _ask_for_signs_of_life(self) -> None:
+        incident = self.incident
+        if incident is None or incident.asked_at is not None or self._now < incident.opened_at + ASK_AFTER_S:
+            return
+        incident.asked_at = self._now
+        others = incident.others(self.stages.gang(self.stage))
+        self._out.extend(do.SayBeatNow(record.identity) for record in others if record.connected)
 
     def _obey(self, decision: Decision, root: Failure) -> None:
         if decision.action is Action.RESTART_GANG:
@@ -337,6 +345,15 @@ class JobMachine(Attendance):
         if sentence and noticed and sentence != self._told:
             self._told, self._told_at = sentence, self._now
             self._event(EventKind.WAITING, sentence)
+
+    def _show_progress(self) -> None:
+        if not self._progressed:
+            return
+        self._progressed = False
+        fraction = fraction_done(self.tasks.values())
+        if fraction >= self._shown + _SHOWN_STEP:
+            self._shown = fraction
+            self._out.append(do.ShowProgress(fraction))
 
     # The end --------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,6 @@ _LONG_VALUE = 4_000
 _log = logging.getLogger(__name__)
 
 
-
 class Service:
     """Implements the handlers of `tony.protocol.server`. Lives in the loop's thread; `feed` takes stimuli."""
 
@@ -139,6 +138,8 @@ class Service:
         elif isinstance(command, do.SayResultAck):
             ack = messages.ResultAck(generation=command.generation)
             self._send(command.identity, ToExecutor(result_ack=ack))
+        elif isinstance(command, do.SayBeatNow):
+            self._send(command.identity, ToExecutor(beat_now=messages.BeatNow()))
         elif isinstance(command, do.SayRefused):
             peer = self._peers.pop(command.identity, None)
             if peer is not None:

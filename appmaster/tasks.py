@@ -63,6 +63,17 @@ class TaskRecord:
         """The state for people: a failed user process is FAILED, whatever becomes of its container."""
         return TaskState.FAILED if self.failure and self.state.live else self.state
 
+    def is_well(self, quiet_since: float) -> bool:
+        """Whether nothing about it needs a second look: connected, prepared, heard from since that moment."""
+        return (
+            self.connected
+            and self.ended is None
+            and self.user_stop_deadline is None
+            and self.ports is not None
+            and self.heard_at is not None
+            and self.heard_at > quiet_since
+        )
+
     def ready_for(self, generation: int, now: float) -> bool:
         """Whether it may be released in that generation now."""
         return (

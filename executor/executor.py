@@ -289,6 +289,9 @@ class Executor:
             self._acknowledged = True
             self._repeat_at = None
 
+    def _on_beat_now(self, _: messages.BeatNow) -> None:
+        self._beat(time.monotonic())
+
     def _on_send_output(self, wish: messages.SendOutput) -> None:
         task, incarnation = str(self._container.task), self._container.incarnation
 
@@ -482,4 +485,5 @@ _ANSWERS: dict[str, Callable[..., None]] = {
     "leave": Executor._on_leave,
     "result_ack": Executor._on_result_ack,
     "send_output": Executor._on_send_output,
+    "beat_now": Executor._on_beat_now,
 }

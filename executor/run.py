@@ -52,6 +52,7 @@ class UserRun:
         self._metrics: Metrics | None = None
         self._oom_kills = oom_kills()
         self._failed_start: Result | None = None
+        self._output_ended = False
 
     @property
     def report_path(self) -> str | None:
@@ -91,7 +92,8 @@ class UserRun:
         elif isinstance(event, UserExited):
             self._ended(event)
         elif isinstance(event, OutputEnded):
-            # All that it said about its end has been read.
+            # All that it said about its end has been read; mostly before its end itself is known.
+            self._output_ended = True
             if self.result_due_at is not None:
                 self.result_due_at = time.monotonic()
         else:
@@ -105,7 +107,7 @@ class UserRun:
 
     def _ended(self, exited: UserExited) -> None:
         self.exited = exited
-        self.result_due_at = time.monotonic() + DRAIN_S
+        self.result_due_at = time.monotonic() + (0.0 if self._output_ended else DRAIN_S)
 
     def _gone(self, gone: UserGone) -> None:
         if gone.keeper_lost and self.exited is None and self._failed_start is None:

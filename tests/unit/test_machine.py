@@ -573,3 +573,14 @@ def test_a_failed_task_gets_a_new_container_under_restart_task() -> None:
     world.bring_up("worker:1")
     assert world.told(do.SayRelease) == [*WORKERS, "worker:1"]
     assert (world.machine.generation, world.states()["worker:0"]) == (1, "RUNNING")
+
+
+def test_the_others_are_asked_at_once_whether_they_are_well() -> None:
+    world = running()
+    world.exit("worker:1", signal="SIGKILL")
+    world.pass_time(0.5, step=0.1)
+    assert world.told(do.SayBeatNow) == ["worker:0"]
+    assert world.machine.state is JobState.RUNNING
+    world.feed(on.Beaten(world.who("worker:0")))
+    world.feed(on.Tick())
+    assert world.machine.state is JobState.RESTARTING

@@ -29,7 +29,7 @@ class FromExecutor(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., user_stopped: _Optional[_Union[UserStopped, _Mapping]] = ..., url: _Optional[_Union[Url, _Mapping]] = ..., note: _Optional[_Union[Note, _Mapping]] = ..., left: _Optional[_Union[Left, _Mapping]] = ...) -> None: ...
 
 class ToExecutor(_message.Message):
-    __slots__ = ("welcome", "refused", "release", "stop_user", "leave", "result_ack", "send_output")
+    __slots__ = ("welcome", "refused", "release", "stop_user", "leave", "result_ack", "send_output", "beat_now")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +37,7 @@ class ToExecutor(_message.Message):
     LEAVE_FIELD_NUMBER: _ClassVar[int]
     RESULT_ACK_FIELD_NUMBER: _ClassVar[int]
     SEND_OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    BEAT_NOW_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     refused: Refused
     release: Release
@@ -44,7 +45,8 @@ class ToExecutor(_message.Message):
     leave: Leave
     result_ack: ResultAck
     send_output: SendOutput
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., stop_user: _Optional[_Union[StopUser, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., result_ack: _Optional[_Union[ResultAck, _Mapping]] = ..., send_output: _Optional[_Union[SendOutput, _Mapping]] = ...) -> None: ...
+    beat_now: BeatNow
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., stop_user: _Optional[_Union[StopUser, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., result_ack: _Optional[_Union[ResultAck, _Mapping]] = ..., send_output: _Optional[_Union[SendOutput, _Mapping]] = ..., beat_now: _Optional[_Union[BeatNow, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("application_id", "role", "index", "incarnation", "container_id", "host", "pid", "generation", "user_running", "result", "ready", "gpus", "version")
@@ -279,6 +281,10 @@ class ResultAck(_message.Message):
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     generation: int
     def __init__(self, generation: _Optional[int] = ...) -> None: ...
+
+class BeatNow(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class SendOutput(_message.Message):
     __slots__ = ("request_id", "stream", "tail_lines", "follow")

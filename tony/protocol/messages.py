@@ -5,6 +5,7 @@ from __future__ import annotations
 from tony.protocol.appmaster_pb2 import (
     Archive,
     Beat,
+    BeatNow,
     EventLine,
     EventsRequest,
     FromExecutor,
@@ -61,6 +62,7 @@ __all__ = [
     "TOKEN",
     "Archive",
     "Beat",
+    "BeatNow",
     "EventLine",
     "EventsRequest",
     "FromExecutor",
