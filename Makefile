@@ -35,6 +35,15 @@ test-process: setup torch $(TENSORFLOW)/.complete  ## real processes on this mac
 test-cluster: setup java $(TENSORFLOW)/.complete  ## a real YARN on this machine
 	$(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)
 
+.PHONY: bench
+bench: setup java torch  ## measure beside the peers; half an hour on a quiet machine
+	$(BIN)/python benchmarks/launch.py
+	$(BIN)/python benchmarks/packaging.py
+	$(BIN)/python benchmarks/footprint.py
+	$(BIN)/python benchmarks/control_plane.py --executors 1000
+	$(BIN)/python benchmarks/control_plane.py --executors 10000 --runs 1 --beats 3
+	$(BIN)/python benchmarks/recovery.py
+
 .PHONY: lint
 lint: setup  ## style
 	$(BIN)/ruff check .

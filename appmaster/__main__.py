@@ -40,7 +40,7 @@ _log = logging.getLogger("appmaster")
 JOB_FILE = "tony-job.json"
 SECRETS_FILE = "tony-secrets.json"
 _PORT_FILE = "am-port"
-_STOP_S = 1.0
+_STOP_S = 0.3
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ _MEMORY_LIMIT = 20_000
 _UNWRITTEN_LIMIT = 20_000
 _FIRST_PAUSE_S = 2.0
 _LAST_PAUSE_S = 60.0
+_WRITE_S = 15.0
 
 
 class History:
@@ -80,7 +81,7 @@ class History:
         name = f"events-{self._attempt}-{self._files:04d}.jsonl"
         lines = b"".join(encode(event) + b"\n" for event in batch)
         try:
-            await asyncio.to_thread(self._write, name, lines)
+            await asyncio.wait_for(asyncio.to_thread(self._write, name, lines), _WRITE_S)
         except Exception as error:  # noqa: BLE001 - whatever a store fails with, the job goes on
             _log.warning("history is not written: %s", error)
             return

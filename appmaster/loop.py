@@ -105,14 +105,17 @@ class Loop:
 
     async def report(self, verdict: Verdict) -> None:
         """What comes between the verdict and the final status: keep it, let followers have the rest."""
+        work = [self._keep_verdict(verdict), self._history.flush()]
+        if self.service is not None:
+            work.append(self.service.relay.drain())
+        await asyncio.gather(*work)
+        self._history.close()
+
+    async def _keep_verdict(self, verdict: Verdict) -> None:
         try:
             await asyncio.wait_for(self._folder.keep_verdict(verdict), _VERDICT_S)
         except (asyncio.TimeoutError, TonyError) as error:
             _log.error("the verdict is not kept on storage: %s", error)
-        if self.service is not None:
-            await self.service.relay.drain()
-        self._history.close()
-        await asyncio.wait_for(self._history.flush(), _VERDICT_S)
 
     async def finish(self, verdict: Verdict, diagnostics: str) -> None:
         """The final status, as the very last thing."""
