@@ -28,6 +28,10 @@ finish() {
     local code=$?
     trap '' INT TERM
     rm -rf "$checkpoints"
+    if [ $code != 0 ] && [ -z "$ours" ]; then # on somebody's cluster nothing of ours may run on
+        "$tony" ls --tag "$tag" --state submitted --state accepted --state running --json 2>/dev/null |
+            grep -o 'application_[0-9]*_[0-9]*' | sort -u | xargs -r "$tony" kill --grace 5s || :
+    fi
     if [ -n "$ours" ] && { [ -z "${KEEP:-}" ] || [ $code != 0 ]; }; then
         say "The cluster was started for this demo, so it ends with it (KEEP=1 would leave it running)."
         "$tony" cluster stop || code=1

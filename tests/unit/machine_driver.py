@@ -73,9 +73,7 @@ class World:
         self.prepare(*names)
 
     def exit(self, name: str, code: int = 0, signal: str = "", reason: str = "", message: str = "") -> None:
-        report = on.ExitReport(
-            self.machine.generation, exit_code=code, signal=signal, reason=reason, message=message
-        )
+        report = on.ExitReport(self.machine.generation, exit_code=code, signal=signal, reason=reason, message=message)
         self.feed(on.UserEnded(self.who(name), report))
 
     def end_container(self, name: str, cause: EndCause = EndCause.EXITED, text: str = "") -> None:
