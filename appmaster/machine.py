@@ -103,7 +103,7 @@ class JobMachine(Attendance):
         return self._out
 
     def _on_begin(self, _: on.Begin) -> None:
-        self._move(JobState.ALLOCATING, f"{len(self.tasks)} tasks")
+        self._move(JobState.ALLOCATING, f"{len(self.tasks)} task" + ("s" if len(self.tasks) != 1 else ""))
         self._begin_stage()
 
     def _on_tick(self, _: on.Tick) -> None:

@@ -38,13 +38,13 @@ def settle(record: TaskRecord, times: Times, generation: int, now: float) -> Set
     """
     if not record.state.live:
         return None
+    if record.state is TaskState.SUCCEEDED and record.ended is not None:
+        return None
     if record.stop_asked and record.ended is not None:
         return Settlement(TaskState.STOPPED, None, "ended after we asked")
     if record.ended is not None:
         if record.report is not None and not record.report.succeeded:
             return Settlement(TaskState.FAILED, record.failure, "container ended after its result")
-        if record.state is TaskState.SUCCEEDED:
-            return None
         ended_at = record.ended_at if record.ended_at is not None else now
         may_still_report = record.connected and now < ended_at + times.report_grace_s
         if not may_still_report:

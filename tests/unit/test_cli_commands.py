@@ -63,7 +63,7 @@ def failed() -> Verdict:
         failure.message,
         generations=2,
         first_failure=failure,
-        collateral=("worker:0", "ps:0"),
+        collateral=("worker:2",),
         tasks=(TaskSnapshot("worker:0", TaskState.STOPPED, 2, host="n1", container="c", exit_code=None),),
         timeline=Timeline(am_started=101.0, finished=292.0),
         started_at=100.0,
@@ -157,7 +157,7 @@ def test_the_ending_of_a_failed_job() -> None:
         "",
         "  root cause   worker:1 on n3, generation 2, exit code 1",
         "      ValueError: batch size 7 is not divisible by 2",
-        "  then         worker:0, ps:0 stopped by tony",
+        "  then         worker:2 failed too; worker:0 stopped by tony",
         f"  logs         tony logs {ID} --role worker --rank 1",
     ]
 

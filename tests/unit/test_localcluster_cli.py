@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tony.cli.cluster import cluster, status_document, status_lines
+from tony.cli.main import main
 from tony.localcluster.cluster import ClusterSettings, ClusterStatus, DaemonStatus, LocalCluster
 from tony.localcluster.follow import follow
 
@@ -45,6 +47,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[ClusterSettings]:
         return replace(RUNNING, settings=wanted)
 
     monkeypatch.setattr(LocalCluster, "start", start)
+    monkeypatch.setattr("tony.cli.cluster.start_driver", lambda *_: None)
     return settings
 
 
@@ -147,3 +150,11 @@ def test_a_followed_log_goes_on_over_half_lines_and_rotation(tmp_path: Path) -> 
 
     lines = follow(log, 1, wait=write_instead_of_waiting)
     assert [next(lines) for _ in range(3)] == ["two", "three", "n"]
+
+
+@pytest.mark.parametrize("words", [["--json", "cluster", "status"], ["cluster", "status", "--json"]])
+def test_json_may_stand_before_or_after_the_command(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 5
+    assert json.loads(capsys.readouterr().out)["running"] is False

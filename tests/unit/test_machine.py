@@ -391,6 +391,8 @@ def test_a_stage_begins_when_the_roles_that_it_depends_on_succeeded() -> None:
     assert world.told(do.SayLeave) == ["prepare:0"]
     assert world.told(do.RequestContainer) == ["prepare:0", *WORKERS]
     world.leave("prepare:0")
+    world.end_container("prepare:0", EndCause.KILLED_BY_US)
+    assert world.states()["prepare:0"] == "SUCCEEDED"
     world.bring_up(*WORKERS)
     assert [str(t) for t in world.all(do.SayRelease)[-1].cluster.tasks] == list(WORKERS)
     world.exit("worker:0")

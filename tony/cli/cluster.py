@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tony.cli.invocation import Invocation, TonyCommand
 from tony.errors import Unreachable
 from tony.localcluster.cluster import ClusterStatus, LocalCluster
 from tony.localcluster.follow import follow
@@ -30,7 +31,7 @@ def cluster() -> None:
     """
 
 
-@cluster.command()
+@cluster.command(cls=TonyCommand)
 @click.option("--nodes", type=int, metavar="N", help="NodeManagers. Default 1.")
 @click.option("--memory", metavar="SIZE", help="Total of all nodes. Default 12g, or 60 % of the machine's memory.")
 @click.option("--vcores", type=int, metavar="N", help="Total of all nodes. Default 16 per node.")
@@ -77,7 +78,7 @@ def start(
     _tell("  end it         tony cluster stop        (files in its HDFS are kept)")
 
 
-@cluster.command()
+@cluster.command(cls=TonyCommand)
 @click.option("--delete-data", is_flag=True, help="Also delete its HDFS, finished applications and logs.")
 def stop(delete_data: bool) -> None:
     """Stop the local cluster. Its files and settings are kept for the next start."""
@@ -96,7 +97,7 @@ def stop(delete_data: bool) -> None:
         _tell(f"deleted what was in {local.home}")
 
 
-@cluster.command()
+@cluster.command(cls=TonyCommand)
 @click.pass_context
 def status(context: click.Context) -> None:
     """Show the local cluster. The exit code is 0 when all of it is running, else 5."""
@@ -109,7 +110,7 @@ def status(context: click.Context) -> None:
         context.exit(_NOT_RUNNING)
 
 
-@cluster.command()
+@cluster.command(cls=TonyCommand)
 @click.argument("daemon", required=False)
 @click.option("--tail", "lines", type=click.IntRange(0, 100_000), default=50, show_default=True, metavar="N")
 @click.option("-f", "--follow", "following", is_flag=True, help="Go on with what is written from now on.")
@@ -219,13 +220,17 @@ def _labels(given: tuple[str, ...]) -> tuple[tuple[int, str], ...] | None:
     return tuple(sorted(pairs))
 
 
+def _invocation() -> Invocation:
+    return click.get_current_context().find_object(Invocation) or Invocation()
+
+
 def _json() -> bool:
-    return bool(click.get_current_context().find_root().params.get("json"))
+    return _invocation().output.json
 
 
 def _tell(line: str) -> None:
     """Progress and advice: for people, so on stderr."""
-    if not click.get_current_context().find_root().params.get("quiet"):
+    if not _invocation().output.quiet:
         click.echo(line, err=True)
 
 

@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
+from tony.cli.invocation import Invocation
 from tony.cli.output import Output, safe
-from tony.client import SubmitRecord
+from tony.client import SubmitRecord, record_of
+from tony.containers import Cluster
+from tony.errors import TonyError
 from tony.outcome import Outcome
 from tony.snapshot import SCHEMA, Failure, TaskSnapshot
 from tony.spec import TaskId
-from tony.state import JobState
+from tony.state import JobState, TaskState
 from tony.units import format_duration
 
 _MOST_EVIDENCE = 3
 _MOST_NAMED = 4
+
+
+def finish(invocation: Invocation, application_id: str, outcome: Outcome, code: int, cluster: Cluster) -> None:
+    """The last words: the block for people, the document for programs."""
+    output = invocation.output
+    record = record_of(application_id)
+    seconds = None
+    verdict = outcome.verdict
+    begun_at = record.accepted_at if record is not None else (verdict.started_at if verdict is not None else 0.0)
+    if verdict is not None and verdict.timeline.finished and begun_at:
+        seconds = max(0.0, verdict.timeline.finished - begun_at)
+    output.tell("")
+    for line in ending_lines(output, application_id, outcome, seconds):
+        output.tell(line)
+    if output.json:
+        tracking_url = ""
+        with suppress(TonyError):
+            tracking_url = cluster.report(application_id).tracking_url
+        document = ending_document(application_id, outcome, record, tracking_url)
+        output.document(document | {"exit_code": code})
 
 
 def ending_lines(output: Output, application_id: str, outcome: Outcome, seconds: float | None) -> Iterator[str]:
@@ -38,11 +62,18 @@ def ending_lines(output: Output, application_id: str, outcome: Outcome, seconds:
     yield f"  root cause   {_where(failure)}"
     for line in _evidence(failure.message or outcome.message):
         yield f"      {line}"
-    others = outcome.verdict.collateral if outcome.verdict else ()
-    if others:
-        more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
-        yield f"  then         {', '.join(others[:_MOST_NAMED])}{more} stopped by tony"
+    if outcome.verdict is not None:
+        then = [_named(outcome.verdict.collateral, "failed too")]
+        stopped = [task.task for task in outcome.verdict.tasks if task.state is TaskState.STOPPED]
+        then.append(_named(stopped, "stopped by tony"))
+        if any(then):
+            yield f"  then         {'; '.join(words for words in then if words)}"
     yield f"  logs         {_logs_command(application_id, failure)}"
+
+
+def _named(tasks: Sequence[str], what: str) -> str:
+    more = f" and {len(tasks) - _MOST_NAMED} more" if len(tasks) > _MOST_NAMED else ""
+    return f"{', '.join(tasks[:_MOST_NAMED])}{more} {what}" if tasks else ""
 
 
 def _where(failure: Failure) -> str:

@@ -118,7 +118,7 @@ KEYS: tuple[Key, ...] = (
     Key(
         "framework",
         Kind.CHOICE,
-        "whose environment the tasks get; auto: TensorFlow's, PyTorch's and Horovod's at once",
+        "whose environment the tasks get; auto: TensorFlow's and PyTorch's at once",
         _JOB.framework,
         "--framework",
         "shape",
