@@ -32,6 +32,7 @@ from tony.storage import Storage
 Progress = Callable[[SubmitProgress], None]
 
 RUNTIME = "runtime bundle"
+MASTER_JAR = "skein's jar"
 SOURCE = "source"
 ENVIRONMENT = "environment"
 
@@ -96,6 +97,7 @@ def bundle(job: JobSpec, cluster: Cluster, node_python: str | None, progress: Pr
             files=_files(job.files, "file", made),
             role_files={role.name: _files(role.files, f"file-{role.name}", made) for role in job.roles if role.files},
             node_count=cluster.node_count(),
+            jar=_master_jar(cluster, made),
             version=tony.__version__,
             submitted_at=time.time(),
         )
@@ -180,6 +182,13 @@ def _runtime(made: _Bundle, python: str, chosen: bool) -> Upload:
     return made.add(archive, f"runtime{archive.suffix}", RUNTIME)
 
 
+def _master_jar(cluster: Cluster, made: _Bundle) -> Upload | None:
+    """The jar that the cluster's application master needs, if it needs one."""
+    find: Callable[[], Path | None] = getattr(cluster, "master_jar", _no_jar)
+    jar = find()
+    return made.add(existing_archive(jar), jar.name, MASTER_JAR) if jar is not None else None
+
+
 def _minor_version(python: str) -> str:
     """``3.11`` of an interpreter: asked when it is on this machine, else read from its name, else as this one."""
     if os.path.realpath(python) == own_interpreter():
@@ -229,3 +238,7 @@ def _plain_suffix(suffix: str) -> str:
 
 def _no_advice(job: JobSpec) -> list[str]:
     return []
+
+
+def _no_jar() -> Path | None:
+    return None

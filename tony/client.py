@@ -70,7 +70,7 @@ def submit(
 ) -> JobHandle:
     """Upload what the cluster does not have, and submit. Returns once the cluster has accepted the job.
 
-    When it fails, what this call uploaded is removed again, except the runtime bundle, which belongs to all jobs.
+    When it fails, what this call uploaded is removed again, except what belongs to all jobs.
     `secrets`: values of the job's secrets by name. Raises PackagingError, Refused, Unreachable, NotPermitted.
     """
     from tony.protocol.credentials import new_credentials
@@ -220,10 +220,10 @@ def _upload(planned: Plan, storage: Storage, uploaded: list[PlannedUpload], prog
 
 
 def _undo(storage: Storage, uploaded: list[PlannedUpload]) -> None:
-    from tony.bundle import RUNTIME
+    from tony.bundle import MASTER_JAR, RUNTIME
 
     for item in uploaded:
-        if item.what != RUNTIME:
+        if item.what not in (RUNTIME, MASTER_JAR):
             with suppress(OSError, TonyError):
                 storage.remove(item.upload.url)
 

@@ -234,7 +234,8 @@ class JobRecord:
 
     `storage` is the base URL of the cluster's storage for this user; `python` the interpreter for AM and executor;
     `user_python` the argv prefix of the user's interpreter: absolute, or ``{environment}/bin/python``, where
-    ``{environment}`` is the folder into which a node unpacks the environment archive.
+    ``{environment}`` is the folder into which a node unpacks the environment archive. `jar` is the Java part of the
+    application master, where it has one.
     """
 
     spec: JobSpec
@@ -248,6 +249,7 @@ class JobRecord:
     files: tuple[Upload, ...] = ()
     role_files: Mapping[str, tuple[Upload, ...]] = field(default_factory=dict)
     node_count: int = 1
+    jar: Upload | None = None
     version: str = ""
     submitted_at: float = 0.0
 

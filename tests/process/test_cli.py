@@ -130,7 +130,7 @@ def test_help_comes_at_once(tony: Tony) -> None:
 
 def test_help_loads_neither_yaml_nor_grpc_nor_skein(tony: Tony) -> None:
     code = "import sys; from tony.cli.main import main; main(['--help']); print([m for m in %r if m in sys.modules])"
-    heavy = ["yaml", "grpc", "skein", "requests", "rich", "fsspec", "cryptography", "msgspec", "tony.client"]
+    heavy = ["yaml", "grpc", "skein", "requests", "rich", "cryptography", "msgspec", "tony.client"]
     done = subprocess.run(
         [sys.executable, "-c", code % (heavy,)], env=tony.environ, capture_output=True, text=True, check=True
     )

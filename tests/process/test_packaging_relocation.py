@@ -87,7 +87,7 @@ def test_the_bundle_is_small_found_again_and_holds_all_that_our_processes_import
     assert [path.name for path in (there / "user").iterdir()] == ["tony"]
     program = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
-        "import grpc, google.protobuf, msgspec, psutil, skein, cryptography.x509, yaml, requests, fsspec\n"
+        "import grpc, google.protobuf, msgspec, psutil, skein, cryptography.x509, yaml, requests\n"
         "import tony.storage.webhdfs, tony.protocol.appmaster_pb2, appmaster, executor\n"
         "print('\\n'.join(m.__file__ for m in (grpc, msgspec, psutil, skein, yaml, appmaster, executor, tony)))\n"
     )

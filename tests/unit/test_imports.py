@@ -56,7 +56,7 @@ FOREIGN = {
     "click": "tony.cli",
     "rich": "tony.cli",
     "yaml": "tony.config",
-    "fsspec": "tony.storage",
+    "requests": ("tony.storage", "tony.rm", "tony.localcluster"),
     "msgspec": "tony.records",
     "psutil": ("executor.metrics", "tony.localcluster"),
     "numpy": "tony.gradients",

@@ -15,6 +15,7 @@ import pytest
 from tony.errors import TonyError, UsageError
 from tony.plan import JobSecrets, Plan
 from tony.spec import JobRecord, JobSpec, Resources, RoleSpec, Upload
+from tony.yarn.driver import driver_command, empty_jar
 from tony.yarn.fastbeat import beat_jar, beat_ms
 from tony.yarn.scripts import executor_script
 from tony.yarn.specification import application_spec, plain_environment
@@ -96,6 +97,27 @@ def test_uploads_stay_on_the_node_for_the_next_job_and_are_never_unpacked_by_yar
             "type": "FILE",
             "visibility": "PRIVATE",
         }
+
+
+def test_the_masters_jar_comes_from_the_cache_and_goes_to_no_task() -> None:
+    made = built(plan(jar=upload("skein.jar")))
+    assert made["master"]["files"]["skein.jar"] == {
+        "source": "hdfs://nn:8020/cache/skein.jar",
+        "type": "FILE",
+        "visibility": "PRIVATE",
+    }
+    assert not [service for service in made["services"].values() if "skein.jar" in service["files"]]
+
+
+def test_the_driver_has_next_to_nothing_to_upload_for_each_application(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tony.yarn.driver._java", lambda: "java")
+    command = driver_command(tmp_path)
+    jar = Path(command[command.index("--jar") + 1])
+    assert jar.parent == tmp_path and jar.stat().st_size < 1000
+    assert zipfile.ZipFile(jar).namelist() == ["META-INF/MANIFEST.MF"]
+    assert empty_jar() == jar.read_bytes()
 
 
 def test_no_secret_is_in_an_environment_a_script_or_a_service() -> None:

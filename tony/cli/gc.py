@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 import click
 
 from tony.cli.invocation import Invocation, TonyCommand
-from tony.cli.jobs import settings_of
-from tony.cli.planning import address_in
+from tony.cli.settings import address_in, settings_of
 from tony.clusters import connect
 from tony.containers import Cluster
 from tony.errors import NoSuchJob, Problem, ProtocolError, UsageError
@@ -119,7 +118,7 @@ def _hashes(storage: Storage, application_id: str) -> set[str]:
         record = decode(storage.read(f"{_JOBS}/{application_id}/spec.json"), JobRecord)
     except (OSError, ProtocolError):
         return set()
-    uploads = [record.runtime, record.environment, record.source, *record.files]
+    uploads = [record.runtime, record.jar, record.environment, record.source, *record.files]
     uploads += [upload for files in record.role_files.values() for upload in files]
     return {upload.sha256 for upload in uploads if upload is not None}
 

@@ -11,12 +11,11 @@ import click
 
 from tony.cli.invocation import Invocation
 from tony.cli.output import safe
-from tony.cli.planning import address_in
+from tony.cli.settings import address_in, settings_of
 from tony.client import address_of, attach, records_kept
 from tony.clusters import connect
-from tony.config.layers import Request, Settings, gather
 from tony.containers import Cluster
-from tony.errors import NoSuchJob, TonyError, UsageError
+from tony.errors import NoSuchJob, TonyError
 from tony.jobhandle import JobHandle
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,14 +28,6 @@ def cluster_option() -> Callable[[F], F]:
     return click.option(
         "--cluster", "cluster_name", metavar="NAME", help="Where to look; default: where it was submitted."
     )
-
-
-def settings_of(invocation: Invocation) -> Settings:
-    """The settings of a command without a job. Raises UsageError when a layer is wrong."""
-    settings = gather(Request(sets=tuple(invocation.sets), user_file=invocation.conf))
-    if settings.problems:
-        raise UsageError(settings.problems)
-    return settings
 
 
 @contextlib.contextmanager

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 import click
 
 from tony.cli.invocation import Invocation, TonyCommand
-from tony.cli.jobs import settings_of
-from tony.cli.planning import address_in
+from tony.cli.settings import address_in, settings_of
 from tony.cli.table import table
 from tony.clusters import LOCAL, Address, connect
 from tony.containers import AppReport, AppState

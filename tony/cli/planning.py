@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from tony.cli.invocation import Invocation
 from tony.cli.output import safe
 from tony.cli.progress import ProgressLine
 from tony.cli.request import Asked
-from tony.clusters import Address, connect, find
-from tony.config.layers import Settings
-from tony.config.resolve import clusters_of
+from tony.cli.settings import address_in
+from tony.clusters import Address, connect
 from tony.containers import Cluster
 from tony.errors import Refused, UsageError
 from tony.plan import Plan
@@ -29,19 +28,6 @@ class Planned:
     plan: Plan
     cluster: Cluster
     address: Address
-
-
-def address_in(settings: Settings, name: str | None) -> Address:
-    """The cluster of that name as the settings see it."""
-    address = find(name, clusters_of(settings))
-    if address.local:
-        return replace(address, node_python=settings.value("node_python") or "")
-    return replace(
-        address,
-        storage=address.storage or settings.value("storage") or "",
-        node_python=address.node_python or settings.value("node_python") or "",
-        beat=settings.value("fast_beat"),
-    )
 
 
 @contextlib.contextmanager

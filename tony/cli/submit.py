@@ -7,16 +7,14 @@ from typing import Any
 
 import click
 
-from tony.cli.ending import ending_document, ending_lines
+from tony.cli.ending import finish
 from tony.cli.follow import Follower, Interrupted
 from tony.cli.invocation import Invocation
 from tony.cli.planning import planned, show_plan
 from tony.cli.progress import ProgressLine
 from tony.cli.request import Asked, JobCommand, ask, job_parameters, request_of
-from tony.containers import Cluster
-from tony.errors import NotFinished, TonyError
+from tony.errors import NotFinished
 from tony.jobhandle import JobHandle
-from tony.outcome import Outcome
 
 
 @click.command(cls=JobCommand, params=job_parameters())
@@ -97,25 +95,3 @@ def _detached(invocation: Invocation, handle: JobHandle) -> int:
     output.say(f"  state      tony status {application_id}")
     output.say(f"  end it     tony kill {application_id}")
     return 0
-
-
-def finish(invocation: Invocation, application_id: str, outcome: Outcome, code: int, cluster: Cluster) -> None:
-    """The last words: the block for people, the document for programs."""
-    from tony.client import record_of
-
-    output = invocation.output
-    record = record_of(application_id)
-    seconds = None
-    verdict = outcome.verdict
-    begun_at = record.accepted_at if record is not None else (verdict.started_at if verdict is not None else 0.0)
-    if verdict is not None and verdict.timeline.finished and begun_at:
-        seconds = max(0.0, verdict.timeline.finished - begun_at)
-    output.tell("")
-    for line in ending_lines(output, application_id, outcome, seconds):
-        output.tell(line)
-    if output.json:
-        tracking_url = ""
-        with contextlib.suppress(TonyError):
-            tracking_url = cluster.report(application_id).tracking_url
-        document = ending_document(application_id, outcome, record, tracking_url)
-        output.document(document | {"exit_code": code})

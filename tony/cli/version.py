@@ -12,7 +12,7 @@ import tony
 from tony.cli.invocation import Invocation, TonyCommand
 
 SCHEMA = "tony.version/1"
-_PARTS = ("skein", "grpcio", "protobuf", "msgspec", "fsspec", "requests", "cryptography", "click", "rich", "PyYAML")
+_PARTS = ("skein", "grpcio", "protobuf", "msgspec", "requests", "cryptography", "click", "rich", "PyYAML")
 
 
 @click.command(cls=TonyCommand)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tony.cli.ending import finish
 from tony.cli.invocation import Invocation, TonyCommand
 from tony.cli.jobs import cluster_option, opened
 from tony.errors import NotFinished, Problem, UsageError
@@ -17,8 +18,6 @@ from tony.units import parse_duration_s
 @click.pass_obj
 def wait(invocation: Invocation, job: str | None, timeout: str | None, cluster_name: str | None) -> int:
     """Wait for a job; the exit code is the job's. Ctrl-C ends the waiting, not the job."""
-    from tony.cli.submit import finish
-
     timeout_s = None
     if timeout is not None:
         try:

@@ -14,7 +14,6 @@ from typing import Any
 
 from tony.config import keys, values
 from tony.config.keys import Key, Kind
-from tony.config.load import read_file
 from tony.config.nodes import Node, Scalar, Table, written
 from tony.errors import Problem
 from tony.paths import config_file
@@ -113,6 +112,12 @@ class Settings:
         self.problems.append(Problem(name, message, shown, given.origin if given else None, hint))
 
 
+def clusters_of(settings: Settings) -> dict[str, dict[str, str]]:
+    """The clusters by name; each with the job's own `storage` and `node_python` where its entry has none."""
+    shared = {key: settings.value(key) for key in ("storage", "node_python") if settings.value(key)}
+    return {name: shared | dict(given.value) for name, given in reversed(settings.merged("clusters").items())}
+
+
 def default_of(key: Key) -> Any:
     """The default as a typed value; None when the key has none."""
     if key.default is None:
@@ -200,6 +205,9 @@ def _texts(settings: Settings, key: Key, texts: tuple[str, ...], origin: str, la
 
 
 def _file(settings: Settings, path: Path, called: str, layer: Layer) -> None:
+    # PyYAML is loaded only by those who have a file.
+    from tony.config.load import read_file
+
     table = read_file(path)
     _walk(settings, table, "", called, layer, path.parent.absolute())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tony.config import names
 from tony.config.files import ARCHIVE_SUFFIXES, parse_files, scheme_of, scheme_problem
-from tony.config.layers import Request, Settings, gather
+from tony.config.layers import Request, Settings, clusters_of, gather
 from tony.config.roles import check_each, check_env, roles_of
 from tony.config.script import Code, code_of, command_for
 from tony.config.secrets import read_secrets
@@ -107,12 +107,6 @@ def resolve_settings(settings: Settings, request: Request) -> Resolved:
         secrets=secrets,
         warnings=tuple(_warnings(job)),
     )
-
-
-def clusters_of(settings: Settings) -> dict[str, dict[str, str]]:
-    """The clusters by name; each with the job's own `storage` and `node_python` where its entry has none."""
-    shared = {key: settings.value(key) for key in ("storage", "node_python") if settings.value(key)}
-    return {name: shared | dict(given.value) for name, given in reversed(settings.merged("clusters").items())}
 
 
 def _firsts(roles: tuple[RoleSpec, ...]) -> set[str]:

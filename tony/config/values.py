@@ -7,7 +7,6 @@ from typing import Any
 
 from tony.config import names
 from tony.config.keys import Key, Kind
-from tony.config.load import read_node
 from tony.config.nodes import Items, Node, Scalar, Table
 from tony.errors import UsageError
 from tony.units import MAX_MEMORY_MB, format_memory, parse_duration_s, parse_memory_mb
@@ -52,6 +51,8 @@ def node_of(key: Key, texts: tuple[str, ...], origin: str) -> Node:
     if not key.repeats and key.kind is not Kind.CLUSTERS:
         return Scalar(texts[-1])
     if key.kind is Kind.CLUSTERS or (len(texts) == 1 and _is_yaml(key, texts[0])):
+        from tony.config.load import read_node
+
         try:
             return read_node(texts[0], origin)
         except UsageError as error:

@@ -54,7 +54,7 @@ class Member:
 
     name: str
     kind: Kind = Kind.FILE
-    source: Path | None = None
+    source: str | Path | None = None
     data: bytes = b""
     start: bytes = b""
     target: str = ""
@@ -167,7 +167,7 @@ class _TarStream:
         self._write(b"\0" * (-size % _RECORD_BYTES))
         return size
 
-    def _add_file(self, member: Member, source: Path) -> int:
+    def _add_file(self, member: Member, source: str | Path) -> int:
         try:
             handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
@@ -271,4 +271,6 @@ def _header(member: Member, size: int) -> bytes:
         b"ustar  \0".ljust(255, b"\0"),
     )
     header = b"".join(fields)
-    return header[:148] + b"%06o\0 " % sum(header) + header[156:]
+    # The sum of the bytes, far faster than by `sum`: adler32 counts modulo 65521, which no plain header reaches.
+    total = (zlib.adler32(header) & 0xFFFF) - 1
+    return header[:148] + b"%06o\0 " % total + header[156:]

@@ -107,7 +107,7 @@ class _EnvironmentPlan:
             if member is not None:
                 yield member
         for node in self._editable_nodes:
-            yield Member(node.name, Kind.FILE, Path(node.path), executable=node.executable, size=node.size)
+            yield Member(node.name, Kind.FILE, node.path, executable=node.executable, size=node.size)
 
     def _skip(self, name: str, is_folder: bool) -> bool:
         if ACTIVATION.fullmatch(name) or (self._patterns and self._exclude.match_file(name + "/" * is_folder)):
@@ -124,7 +124,7 @@ class _EnvironmentPlan:
         data = self._changed(node)
         if data is not None:
             return Member(node.name, Kind.FILE, data=data, executable=node.executable, size=len(data))
-        return Member(node.name, Kind.FILE, Path(node.path), executable=node.executable, size=node.size)
+        return Member(node.name, Kind.FILE, node.path, executable=node.executable, size=node.size)
 
     def _changed(self, node: Node) -> bytes | None:
         """New contents of the few files that name this machine; None for all others."""
@@ -158,9 +158,7 @@ class _EnvironmentPlan:
             # Some installers link every file to a cache of theirs; nodes do not have it.
             real = os.path.realpath(node.path)
             found = os.stat(real)
-            return Member(
-                node.name, Kind.FILE, Path(real), executable=bool(found.st_mode & 0o100), size=found.st_size
-            )
+            return Member(node.name, Kind.FILE, real, executable=bool(found.st_mode & 0o100), size=found.st_size)
         if os.path.isdir(node.path):
             self._problem(
                 f"{quoted(node.name)} is a link to {quoted(os.path.realpath(node.path))}, outside of the environment",
@@ -195,7 +193,7 @@ class _EnvironmentPlan:
             if (int.from_bytes(header[8:12], "little"), int.from_bytes(header[12:16], "little")) != wanted:
                 return None
             start = header[:8] + FIXED_TIME_S.to_bytes(4, "little") + header[12:]
-        return Member(node.name, Kind.FILE, Path(node.path), start=start, size=node.size)
+        return Member(node.name, Kind.FILE, node.path, start=start, size=node.size)
 
     def _walk_editables(self) -> Iterator[Node]:
         def skip(name: str, is_folder: bool) -> bool:

@@ -35,7 +35,7 @@ from tony.paths import cache_dir
 _FORMAT = 1
 _LEVEL = 6
 _BUNDLED = (
-    *("grpcio>=1.62", "protobuf>=4.25,<8", "msgspec>=0.18.6", "psutil>=5.9", "fsspec>=2024.6", "requests>=2.31"),
+    *("grpcio>=1.62", "protobuf>=4.25,<8", "msgspec>=0.18.6", "psutil>=5.9", "requests>=2.31"),
     *("skein==0.8.2", "cryptography>=42", "PyYAML>=6"),
 )
 # skein needs distutils, which setuptools brings back for the Pythons that have lost it.
@@ -100,7 +100,7 @@ def build_foreign_runtime(python: str, into: Path) -> Archive:
         target = Path(scratch) / "lib"
         _install(python, target)
         members = [
-            Member(f"lib/{node.name}", Kind.FILE, Path(node.path), executable=node.executable, size=node.size)
+            Member(f"lib/{node.name}", Kind.FILE, node.path, executable=node.executable, size=node.size)
             for node in walk(str(target))
             if node.kind is NodeKind.FILE and _kept(PurePosixPath(node.name))
         ]
@@ -212,7 +212,7 @@ def _package_members(folder: Path, prefix: str, left_out: tuple[str, ...] = ()) 
 
     for node in walk(str(folder), skip):
         if node.kind is NodeKind.FILE and not node.name.endswith((".pyc", ".pyi")):
-            yield Member(f"{prefix}/{node.name}", Kind.FILE, Path(node.path), size=node.size)
+            yield Member(f"{prefix}/{node.name}", Kind.FILE, node.path, size=node.size)
 
 
 def _compiled(members: list[Member], scratch: Path) -> list[Member]:

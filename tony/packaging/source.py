@@ -113,7 +113,7 @@ class _Selection:
     def member(self, node: Node) -> Member | None:
         """The node as it is packed; None when it cannot be."""
         if node.kind is NodeKind.FILE:
-            return Member(node.name, Kind.FILE, Path(node.path), executable=node.executable, size=node.size)
+            return Member(node.name, Kind.FILE, node.path, executable=node.executable, size=node.size)
         if node.kind is NodeKind.EMPTY_FOLDER:
             return Member(node.name, Kind.FOLDER)
         if node.kind is NodeKind.LINK:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from enum import Enum
 from tony.errors import PackagingError
 
 _MAX_DEPTH = 100
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class NodeKind(Enum):
@@ -114,12 +116,12 @@ def link_inside(root: str, path: str) -> str | None:
 def name_problem(name: str) -> str | None:
     """Why a file of this name could not be handled safely on a node; None when it can."""
     try:
-        name.encode("utf-8")
+        size = len(name) if name.isascii() else len(name.encode("utf-8"))
     except UnicodeEncodeError:
         return "is not valid UTF-8"
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in name):
+    if _CONTROL.search(name):
         return "holds control characters"
-    if any(len(part.encode("utf-8")) > 255 for part in name.split("/")):
+    if size > 255 and any(len(part.encode("utf-8")) > 255 for part in name.split("/")):
         return "is longer than 255 bytes"
     return None
 

@@ -50,7 +50,7 @@ class Storage:
         elif url.scheme in ("webhdfs", "swebhdfs") and url.netloc:
             addresses = tuple(address for address in url.netloc.split(",") if address)
             self.file_system = parse_qs(url.query).get("fs", [f"{url.scheme}://{addresses[0]}"])[0].rstrip("/")
-            # requests and fsspec are not loaded for jobs of this machine.
+            # requests is not loaded for jobs of this machine.
             from tony.storage.webhdfs import WebHdfsFiles
 
             self._files = WebHdfsFiles(addresses, url.scheme == "swebhdfs", self.user)

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 from urllib.parse import quote, unquote, urlsplit
 
 import requests
-from fsspec.implementations.webhdfs import WebHDFS
 
 from tony.errors import NotPermitted, PackagingError, Unreachable
 from tony.storage.files import CHUNK_BYTES, UNFINISHED, Chunks, StoredFile, does_not_fit, meant
@@ -24,41 +23,28 @@ _PAUSES_S = (0.3, 1.0, 3.0)
 _NO_ROOM = ("could only be written to 0", "could only be replicated to 0")
 
 
-class _NameNodes(WebHDFS):  # type: ignore[misc]
-    """fsspec's WebHDFS with what a launcher needs beside it: several name nodes, deadlines, bounded retries, and
-    errors that keep the server's exception name (fsspec drops it, and has no timeout at all)."""
-
-    cachable = False
+class _NameNodes:
+    """The name nodes of one file system, and one session for them and their data nodes: deadlines, bounded retries,
+    and errors that keep the server's exception name."""
 
     def __init__(self, addresses: Sequence[str], secure: bool, user: str) -> None:
+        self.user = user
         self._roots = [f"{'https' if secure else 'http'}://{address}/webhdfs/v1" for address in addresses]
-        host, _, port = addresses[0].rpartition(":")
-        super().__init__(host=host, port=port, user=user, use_https=secure)
-
-    def _connect(self) -> None:
         self.session = requests.Session()
         # Cluster traffic must not go through a proxy meant for the web, nor carry passwords of a .netrc.
         self.session.trust_env = False
         self.session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
 
-    def _call(
-        self,
-        op: str,
-        method: str = "get",
-        path: str | None = None,
-        data: Any = None,
-        redirect: bool = False,
-        **kwargs: Any,
-    ) -> requests.Response:
+    def call(self, op: str, method: str, path: str, **options: Any) -> requests.Response:
         """One operation at whichever name node is active. Raises as the module says."""
-        parameters = {**kwargs, **self.pars, "op": op.upper()}
+        parameters = {**options, "user.name": self.user, "op": op}
         # A gateway answers OPEN with the contents themselves, which must not be gathered in memory.
         stream = op == "OPEN"
         failure: Exception = Unreachable("no name node is known")
         for pause_s in (*_PAUSES_S, None):
             for root in tuple(self._roots):
                 try:
-                    answer = self.request(method, root + quote(path or "/"), params=parameters, stream=stream)
+                    answer = self.request(method, root + quote(path), params=parameters, stream=stream)
                 except (Unreachable, _Busy) as error:
                     # A standby or dead name node goes to the end of the queue, so that the next call starts well.
                     self._roots.append(self._roots.pop(0))
@@ -88,7 +74,7 @@ class _NameNodes(WebHDFS):  # type: ignore[misc]
                 hint="Is the name node running, and is its HTTP port open to this machine?",
             ) from error
         if answer.status_code >= 400:
-            _refuse(answer, shown.partition("/webhdfs/v1")[2], str(self.user), need)
+            _refuse(answer, shown.partition("/webhdfs/v1")[2], self.user, need)
         return answer
 
 
@@ -101,14 +87,13 @@ class _Busy(Exception):
 
 
 class WebHdfsFiles:
-    """HDFS over HTTP. Metadata through fsspec; contents by one streaming request of our own, because fsspec's
-    files are appended to in blocks of 5 MB, each a new pipeline of replicas, and are read whole into memory."""
+    """HDFS over HTTP: each operation is one small request, and contents travel in one streaming request."""
 
     def __init__(self, addresses: Sequence[str], secure: bool, user: str) -> None:
         self._hdfs = _NameNodes(addresses, secure, user)
 
     def read(self, path: str) -> Iterator[bytes]:
-        answer = self._hdfs._call("OPEN", path=path)
+        answer = self._hdfs.call("OPEN", "get", path)
         location = answer.headers.get("Location")
         if location is not None:
             answer.close()
@@ -132,7 +117,7 @@ class WebHdfsFiles:
             options["replication"] = replication
 
         def send() -> requests.Response:
-            location = self._hdfs._call("CREATE", "put", path, **options).headers.get("Location")
+            location = self._hdfs.call("CREATE", "put", path, **options).headers.get("Location")
             if location is None:
                 raise Unreachable(f"HDFS named no data node to write {path} to")
             return self._hdfs.request(
@@ -147,26 +132,28 @@ class WebHdfsFiles:
         self._retried(send).close()
 
     def status(self, path: str) -> StoredFile:
-        return _stored(self._hdfs.info(path), path.rpartition("/")[2])
+        told = self._hdfs.call("GETFILESTATUS", "get", path).json()
+        return _stored(told["FileStatus"], path.rpartition("/")[2])
 
     def entries(self, path: str) -> list[StoredFile]:
-        return [_stored(each, each["pathSuffix"]) for each in self._hdfs.ls(path, detail=True) if each["pathSuffix"]]
+        told = self._hdfs.call("LISTSTATUS", "get", path).json()["FileStatuses"]["FileStatus"]
+        return [_stored(each, each["pathSuffix"]) for each in told if each["pathSuffix"]]
 
     def make_folder(self, path: str, private: bool) -> None:
         try:
             self.status(path)
         except FileNotFoundError:
             options: dict[str, Any] = {"permission": "700"} if private else {}
-            self._hdfs._call("MKDIRS", "put", path, **options)
+            self._hdfs.call("MKDIRS", "put", path, **options)
 
     def remove(self, path: str) -> None:
-        self._hdfs.rm(path, recursive=True)
+        self._hdfs.call("DELETE", "delete", path, recursive="true")
 
     def rename(self, source: str, target: str, overwrite: bool) -> None:
         # Without renameoptions HDFS answers "false" for every reason; with them it says which.
         options: dict[str, Any] = {"destination": target, "renameoptions": "OVERWRITE" if overwrite else "NONE"}
         try:
-            self._hdfs._call("RENAME", "put", source, **options)
+            self._hdfs.call("RENAME", "put", source, **options)
         except FileNotFoundError:
             # The answer to an earlier try may have been lost.
             with suppress(FileNotFoundError):
@@ -178,7 +165,7 @@ class WebHdfsFiles:
     def mark_used(self, path: str) -> None:
         # Clusters may switch access times off; then age counts from the upload.
         with suppress(PackagingError, Unreachable):
-            self._hdfs._call("SETTIMES", "put", path, accesstime=int(time.time() * 1000))
+            self._hdfs.call("SETTIMES", "put", path, accesstime=int(time.time() * 1000))
 
     def close(self) -> None:
         self._hdfs.session.close()

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from tony.hadoop import HadoopConf
 from tony.paths import private_folder, state_dir
 from tony.plan import JobSecrets, Plan
 from tony.rm import ResourceManager, check_application_id
-from tony.spec import JobSpec
+from tony.spec import JobSpec, Upload
 from tony.yarn.admission import away_from_excluded, job_problems
+from tony.yarn.driver import skein_jar
 from tony.yarn.fastbeat import FILE_NAME, beat_jar, beat_ms
 from tony.yarn.scripts import LAUNCHER
 from tony.yarn.specification import JOB_FILE, SECRETS_FILE, TAG, application_spec
@@ -110,6 +112,10 @@ class YarnCluster:
                 raise
             return 1
 
+    def master_jar(self) -> Path:
+        """What a plan for this cluster must bring for the application master's JVM. Raises Unreachable."""
+        return skein_jar()
+
     def submit(self, plan: Plan, secrets: JobSecrets) -> str:
         """See `Cluster.submit`. Blocks for the upload and the submit, 1-2 s as a rule.
 
@@ -120,6 +126,8 @@ class YarnCluster:
             if plan.job.exclude_nodes:
                 placed = away_from_excluded(plan.record.spec, self.rm.nodes())
                 plan = replace(plan, record=replace(plan.record, spec=placed))
+            if plan.record.jar is None:
+                plan = replace(plan, record=replace(plan.record, jar=self._stored_jar()))
             specification = self._specification(plan, secrets, Path(staged), mark)
             driver = self._submitter.driver()
             try:
@@ -192,6 +200,16 @@ class YarnCluster:
         return application_spec(
             plan, secrets, files.pop(LAUNCHER), files, tags=(mark,), runtime_path=self._runtime_path
         )
+
+    def _stored_jar(self) -> Upload:
+        """The jar on the cluster's storage, for plans that were made without it."""
+        from tony.packaging.archive import existing_archive
+        from tony.packaging.cache import ArchiveCache
+        from tony.storage import Storage
+
+        jar = self.master_jar()
+        with closing(Storage(self.storage, self.user)) as storage:
+            return ArchiveCache(storage).put(existing_archive(jar), jar.name)[0]
 
     def _withdraw(self, mark: str) -> None:
         """Find what a failed submit has left by its tag, and kill it."""

@@ -15,7 +15,9 @@ import struct
 import subprocess
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 from tony.errors import Unreachable
@@ -102,8 +104,20 @@ def driver_command(folder: Path) -> list[str]:
     """The driver's command line; `folder` takes its temporary files. Raises Unreachable without Java or skein."""
     temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
+    # The driver uploads this file anew for every application. The whole of skein's jar reaches application masters
+    # by way of the cache on the cluster's storage instead (`JobRecord.jar`).
+    jar = folder / "empty.jar"
+    jar.write_bytes(empty_jar())
     options = ["-Dskein.log.level=INFO", f"-Djava.io.tmpdir={temporary}", *_OPTIONS]
-    return [_java(), *options, _MAIN, "--jar", str(skein_jar())]
+    return [_java(), *options, _MAIN, "--jar", str(jar)]
+
+
+def empty_jar() -> bytes:
+    """A jar that holds a manifest and nothing else; always the same bytes."""
+    content = BytesIO()
+    with zipfile.ZipFile(content, "w") as jar:
+        jar.writestr(zipfile.ZipInfo("META-INF/MANIFEST.MF"), "Manifest-Version: 1.0\r\n\r\n")
+    return content.getvalue()
 
 
 def driver_environment(

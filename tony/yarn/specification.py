@@ -76,7 +76,7 @@ def application_spec(
             "resources": _resources(job.am_resources),
             "script": master_script(record.python),
             "env": master_environment,
-            "files": {**start, **own, **_uploads([record.runtime])},
+            "files": {**start, **own, **_uploads([record.runtime, record.jar])},
             "security": {"cert_bytes": secrets.certificate, "key_bytes": secrets.private_key},
         },
         "services": {role.name: _service(record, role, start, environment) for role in job.roles},
