@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
         if sys.version_info < PYTHON_MIN:
             wanted = ".".join(str(part) for part in PYTHON_MIN)
             raise LaunchError(
-                "{} is Python {}; TonY needs {} or newer on the nodes. Set `node_python` to another interpreter.".format(
+                "{} is Python {}; TonY needs {} or newer on nodes. Set `node_python` to another interpreter.".format(
                     sys.executable, ".".join(str(part) for part in sys.version_info[:3]), wanted
                 )
             )
@@ -110,7 +110,7 @@ def check_bundle(bundle: Path) -> None:
     if built_for != here:
         raise LaunchError(
             f"the runtime bundle was built for Python {built_for}, but {sys.executable} is Python {here}. "
-            f"Set `node_python` to an interpreter of {built_for} on the nodes, or run: tony runtime build --python {here}"
+            f"Set `node_python` to an interpreter of {built_for}, or run: tony runtime build --python {here}"
         )
 
 

@@ -153,8 +153,6 @@ def test_a_followed_log_goes_on_over_half_lines_and_rotation(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("words", [["--json", "cluster", "status"], ["cluster", "status", "--json"]])
-def test_json_may_stand_before_or_after_the_command(
-    words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_may_stand_before_or_after_the_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 5
     assert json.loads(capsys.readouterr().out)["running"] is False
