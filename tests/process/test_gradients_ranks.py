@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(600)
 def has(python: str, modules: str) -> bool:
     if not python or not Path(python).exists():
         return False
-    return subprocess.run([python, "-c", f"import {modules}"], capture_output=True, timeout=120).returncode == 0
+    return subprocess.run([python, "-c", f"import {modules}"], capture_output=True, timeout=300).returncode == 0
 
 
 @pytest.fixture(scope="module")

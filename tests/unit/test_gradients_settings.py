@@ -8,6 +8,8 @@ import pytest
 from tony.gradients.buckets import EXEMPT, Tensor, chunk_bounds, first_difference, lay_out
 from tony.gradients.errors import BadSetting
 from tony.gradients.exchange import Exchange
+from tony.gradients.horovod import SIZE_VARIABLES, world_size
+from tony.gradients.keras import DistributedOptimizer
 from tony.gradients.quantizer import Scheme
 from tony.gradients.report import report
 from tony.gradients.request import VARIABLE, settings_for
@@ -101,3 +103,42 @@ def test_the_report_tells_ratio_gamma_and_residual_of_every_tensor() -> None:
         first, bias = lines[0], lines[1]  # type: ignore[index]
         assert first.bits == 2 and 15 < first.ratio < 15.8 and 0.3 < first.gamma < 0.9 and first.residual_norm > 1
         assert bias.bits == 32 and bias.ratio == 1.0 and bias.residual_norm == 0.0
+
+
+@pytest.mark.parametrize("name", SIZE_VARIABLES)
+def test_the_world_size_is_known_without_horovod(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for other in SIZE_VARIABLES:
+        monkeypatch.delenv(other, raising=False)
+    assert world_size() == 1
+    monkeypatch.setenv(name, "3")
+    assert world_size() == 3
+
+
+class Recorded:
+    """Stands in for an optimizer; has what DistributedOptimizer looks at."""
+
+    built = False
+    gradient_accumulation_steps: int | None = None
+
+    def get_config(self) -> dict:
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"built": True}, "used already"),
+        ({"gradient_accumulation_steps": 4}, "quantize every part"),
+        ({"__module__": "tf_keras.src.optimizers.legacy.adam"}, "legacy"),
+    ],
+)
+def test_optimizers_that_cannot_be_wrapped_are_refused(change: dict, message: str) -> None:
+    kind = type("SGD", (Recorded,), {"__module__": "keras.src.optimizers.sgd"} | change)
+    with pytest.raises(BadSetting, match=message):
+        DistributedOptimizer(kind())
+
+
+def test_an_optimizer_that_scales_the_loss_is_refused() -> None:
+    kind = type("LossScaleOptimizer", (Recorded,), {"__module__": "keras.src.optimizers.loss_scale_optimizer"})
+    with pytest.raises(BadSetting, match="scales the loss"):
+        DistributedOptimizer(kind())

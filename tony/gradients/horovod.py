@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,18 @@ import numpy as np
 
 from tony.gradients.quantizer import Bytes
 
+SIZE_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
 
 def world_size() -> int:
-    """Number of ranks of this job by Horovod's environment; 1 outside of one. Does not import Horovod."""
-    return int(os.environ.get("HOROVOD_SIZE", "1"))
+    """Number of ranks of this job: as Horovod says if it was started, else by the environment; 1 outside of a job.
+
+    Does not import Horovod.
+    """
+    started: Any = sys.modules.get("horovod.tensorflow")
+    if started is not None and started.is_initialized():
+        return int(started.size())
+    return int(next((os.environ[name] for name in SIZE_VARIABLES if name in os.environ), "1"))
 
 
 class HorovodTransport:

@@ -31,11 +31,15 @@ def DistributedOptimizer(optimizer: Any, **arguments: Any) -> Any:
     """An optimizer like `optimizer`, of a subclass of its class, that averages before it applies.
 
     Arguments as of `tony.gradients.request.settings_for`. Raises BadSetting for an optimizer that was used
-    already, scales the loss, or accumulates gradients.
+    already, scales the loss, accumulates gradients, or is of the legacy module.
     """
     kind = type(optimizer)
     if getattr(optimizer, "built", False):
         raise BadSetting("the optimizer was used already", "wrap it before the model is compiled")
+    if ".legacy." in kind.__module__:
+        raise BadSetting(
+            "an optimizer of the legacy module cannot be wrapped", "use the one of the same name outside it"
+        )
     if kind.__name__ == "LossScaleOptimizer":
         raise BadSetting("an optimizer that scales the loss cannot be wrapped", "use bfloat16 instead of float16")
     if getattr(optimizer, "gradient_accumulation_steps", None):

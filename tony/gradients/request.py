@@ -1,4 +1,4 @@
-"""From what a script or ``tony submit --quantize`` asks for to the settings of an exchange."""
+"""From what a script or its environment asks for to the settings of an exchange."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tony.gradients.quantizer import LEVELS, Norm, Rounding, Scheme
 Mode: TypeAlias = Literal["nearest", "stochastic", "paper"]
 
 VARIABLE = "TONY_QUANTIZE"
-"""Set in every task by ``tony submit --quantize``; counts where the script does not give `bits`."""
+"""Counts where the script does not give `bits`."""
 DEFAULT_BITS = 4
 NONE = "none"
 
