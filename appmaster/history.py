@@ -54,9 +54,10 @@ class History:
             if self._closed:
                 return
             if changed.is_set():
-                self._changed = changed = asyncio.Event()
-                if self._events and self._events[-1].number > since:
-                    continue
+                # Only its own: another follower may wait for the one that has taken its place meanwhile.
+                if self._changed is changed:
+                    self._changed = asyncio.Event()
+                continue
             await changed.wait()
 
     def close(self) -> None:

@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 _POLL_S = 0.2
 _CALM_POLL_S = 2.0
 _TICK_S = 0.2
+_STOOD_STILL_S = 3.0
+"""No fact for so long although a tick was due: it was this process that did not listen."""
 _LOST_AFTER_S = 30.0
 _VERDICT_S = 15.0
 _FINISH_S = 30.0
@@ -57,7 +59,9 @@ class Loop:
         self._asking = ThreadPoolExecutor(1, "containers")
         self._inbox: deque[on.Stimulus] = deque()
         self._handling = False
+        self._fed_at: float | None = None
         self._held: deque[do.Command] = deque()
+        self._tick_s = max(_TICK_S, len(machine.tasks) / 2000)
         self._dirty = False
         self._save_cost_s = 0.0
         self._identities: dict[str, Identity] = {r.handle: r.identity for r in machine.tasks.values() if r.handle}
@@ -71,8 +75,12 @@ class Loop:
             return
         self._handling = True
         try:
+            now = self._clock.monotonic()
+            if self._fed_at is not None and now > self._fed_at + max(_STOOD_STILL_S, 2 * self._tick_s):
+                self._inbox.appendleft(on.StoodStill(now - self._fed_at))
             while self._inbox:
-                self._obey_all(self.machine.handle(self._inbox.popleft(), self._clock.monotonic()))
+                self._fed_at = self._clock.monotonic()
+                self._obey_all(self.machine.handle(self._inbox.popleft(), self._fed_at))
         except Exception as error:
             if not self._verdict.done():
                 self._verdict.set_exception(error)
@@ -204,9 +212,8 @@ class Loop:
     # Time and the back-end's news -----------------------------------------------------------------------------
 
     async def _tick(self) -> None:
-        pause_s = max(_TICK_S, len(self.machine.tasks) / 2000)
         while True:
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(self._tick_s)
             self.feed(on.Tick())
 
     async def _poll(self) -> None:

@@ -122,6 +122,12 @@ class JobMachine(Attendance):
             self.gang_deadline = self._now + self.job.times.gang_s
             self.queue_deadline = None
 
+    def _on_stood_still(self, fact: on.StoodStill) -> None:
+        """Nobody was listened to meanwhile, so nobody was silent. A lease that seems to end later is the safe side."""
+        for record in self.tasks.values():
+            if record.heard_at is not None:
+                record.heard_at += fact.seconds
+
     def _on_stop_asked(self, fact: on.StopAsked) -> None:
         self.stop_grace_s = fact.grace_s
         self._end(JobState.KILLED, Reason.CANCELLED, fact.reason or f"stopped by {fact.by}", None)
@@ -413,6 +419,7 @@ _HANDLERS: dict[type, Callable[[JobMachine, Any], None]] = {
     **TASK_HANDLERS,
     on.Begin: JobMachine._on_begin,
     on.Tick: JobMachine._on_tick,
+    on.StoodStill: JobMachine._on_stood_still,
     on.StopAsked: JobMachine._on_stop_asked,
     on.BackendLost: JobMachine._on_backend_lost,
 }

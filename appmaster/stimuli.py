@@ -19,6 +19,13 @@ class Tick:
 
 
 @dataclass(frozen=True)
+class StoodStill:
+    """This process itself did nothing for so long: swapped out, frozen, on a stalled host."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class ContainerAsked:
     """The back-end took the request; `handle` is its name for it."""
 
@@ -176,6 +183,7 @@ class BackendLost:
 Stimulus = (
     Begin
     | Tick
+    | StoodStill
     | ContainerAsked
     | ContainerRefused
     | ContainerSeen

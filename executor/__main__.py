@@ -11,7 +11,7 @@ from collections.abc import Callable
 from executor.environment import ContainerEnvironment
 from executor.executor import Executor, Terminated
 from executor.link import Connection
-from executor.process import adopt_orphans
+from executor.process import adopt_orphans, end_with_master
 from tony.errors import TonyError
 from tony.protocol.credentials import Credentials
 from tony.protocol.executor_client import TaskConnection
@@ -27,6 +27,8 @@ def main() -> int:
         _log_to(container)
         credentials = Credentials(container.certificate.read_text(), container.private_key.read_text())
         adopt_orphans()
+        if container.backend == "local":
+            end_with_master()
         executor = Executor(container, _opener(container, credentials))
     except (TonyError, OSError) as error:
         sys.stderr.write(f"tony: the executor cannot start: {error}\n")

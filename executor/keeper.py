@@ -56,6 +56,11 @@ def main() -> int:
     return Keeper(link, wake_read).run()
 
 
+def end_with_parent() -> None:
+    """From now on the end of the process that started this one, kill -9 included, sends it TERM."""
+    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
 def become_subreaper() -> None:
     """From now on orphans below this process become its children, not those of the machine's first process."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

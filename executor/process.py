@@ -208,6 +208,11 @@ class UserProcess:
             self._process.wait()
 
 
+def end_with_master() -> None:
+    """On one machine the application master is the parent: without it there is nobody to attend."""
+    keeper.end_with_parent()
+
+
 def adopt_orphans() -> None:
     """Make this process the one that inherits what a killed keeper leaves behind."""
     keeper.become_subreaper()

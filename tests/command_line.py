@@ -92,7 +92,7 @@ class Running:
     def processes(self, kind: str, count: int = 2) -> list[int]:
         """Wait until that many processes of the newest job are there: ``user``, ``executor`` or ``appmaster``."""
         application_id = self.application_id()
-        return wait_for(lambda: found if len(found := _processes(application_id, kind)) == count else None)
+        return wait_for(lambda: found if len(found := processes_of(application_id, kind)) == count else None)
 
     def application_id(self) -> str:
         """Waits until it is submitted."""
@@ -108,7 +108,7 @@ def wait_for(look: Callable[[], Any], timeout_s: float = 60.0) -> Any:
     return found
 
 
-def _processes(application_id: str, kind: str) -> list[int]:
+def processes_of(application_id: str, kind: str) -> list[int]:
     """Processes of that application, by what they are: ``user``, ``executor`` or ``appmaster``."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -170,4 +170,4 @@ def tony(request: pytest.FixtureRequest, backend: str, tmp_path: Path) -> Iterat
                 pipe.close()
     for application_id in command.applications():
         for kind in ("user", "executor", "appmaster"):
-            wait_for(lambda a=application_id, k=kind: not _processes(a, k), timeout_s=10.0)
+            wait_for(lambda a=application_id, k=kind: not processes_of(a, k), timeout_s=10.0)

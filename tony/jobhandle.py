@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -238,6 +239,8 @@ class JobHandle:
             outcome = self._end(pauses)
             if outcome is not None:
                 self._confirm(confirm_s)
+                if outcome.verdict is None:
+                    self._sweep()
                 return outcome
             left_s = None if deadline is None else deadline - time.monotonic()
             if left_s is not None and left_s <= 0:
@@ -245,6 +248,13 @@ class JobHandle:
             pauses.wait(self._closed, left_s)
             if self._closed.is_set():
                 raise NotFinished(f"{self.application_id} was not waited for any longer")
+
+    def _sweep(self) -> None:
+        """Its master was killed: whoever looks first removes what that could not."""
+        sweep = getattr(self.cluster, "sweep", None)
+        if sweep is not None:
+            with suppress(OSError, TonyError):
+                sweep(self.application_id)
 
     def stop(self, reason: str = "", grace_s: float = 30.0) -> Outcome:
         """End the job: ask its master, then the cluster. Returns when the end is confirmed.

@@ -586,3 +586,12 @@ def test_the_others_are_asked_at_once_whether_they_are_well() -> None:
     world.feed(on.Beaten(world.who("worker:0")))
     world.feed(on.Tick())
     assert world.machine.state is JobState.RESTARTING
+
+
+def test_nobody_was_silent_while_this_process_itself_stood_still() -> None:
+    world = running()
+    world.now += 25.0
+    world.feed(on.StoodStill(25.0))
+    world.feed(on.Tick())
+    world.pass_time(5.0, beating=WORKERS)
+    assert (world.machine.generation, world.states()) == (1, {"worker:0": "RUNNING", "worker:1": "RUNNING"})

@@ -170,6 +170,14 @@ class YarnCluster:
             time.sleep(_POLL_S)
         return report
 
+    def sweep(self, application_id: str) -> None:
+        """Remove the staging folder, keys included, of an application whose master was killed before it could."""
+        from tony.storage import Storage
+
+        base, question, query = self.conf.storage_base(self.user).partition("?")
+        with closing(Storage(base.rpartition("/")[0] + question + query, self.user)) as home:
+            home.remove(f".skein/{check_application_id(application_id)}")
+
     def logs(self, application_id: str) -> Iterator[LogLine]:
         """See `Cluster.logs`. Starts a JVM."""
         from tony.yarn.logs import kept_logs
