@@ -123,7 +123,7 @@ class JobMachine(Attendance):
             self.queue_deadline = None
 
     def _on_stood_still(self, fact: on.StoodStill) -> None:
-        """Nobody was listened to meanwhile, so nobody was silent. A lease that seems to end later is the safe side."""
+        """Nobody was listened to meanwhile, so nobody was silent; a lease that seems to end later is safe."""
         for record in self.tasks.values():
             if record.heard_at is not None:
                 record.heard_at += fact.seconds
