@@ -94,13 +94,18 @@ class Storage:
         if self.exists(path):
             raise FileExistsError(errno.EEXIST, "there already on shared storage", self.url(path))
 
+        shown = 0
+
         def chunks() -> Iterator[bytes]:
+            nonlocal shown
             done = 0
             with local.open("rb") as source:
                 while chunk := source.read(CHUNK_BYTES):
                     yield chunk
                     done += len(chunk)
-                    if progress is not None:
+                    if progress is not None and done > shown:
+                        # A busy cluster makes it begin again; what is shown does not go back.
+                        shown = done
                         progress(min(done, size), size)
 
         self._create(path, chunks, size, overwrite=False, replication=replication)
