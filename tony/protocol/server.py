@@ -31,7 +31,7 @@ from tony.records import encode
 from tony.snapshot import JobSnapshot
 
 _OUTBOX_LIMIT = 1_000
-_HELLO_S = 10.0
+_HELLO_S = 60.0
 
 
 class TaskPeer:
@@ -75,7 +75,7 @@ class TaskPeer:
         while self._outbox:
             try:
                 await self._context.write(self._outbox.popleft())
-            except (grpc.aio.UsageError, grpc.RpcError, asyncio.InvalidStateError):
+            except (grpc.aio.BaseError, grpc.RpcError, asyncio.InvalidStateError):
                 self.closed.set()
                 return
 
