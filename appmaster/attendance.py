@@ -68,7 +68,8 @@ class Attendance(ABC):
             self._out.append(do.StopContainer(fact.identity, fact.handle))
         else:
             record.handle = fact.handle
-            self._out.append(do.SaveState())
+            # A handle that is forgotten is made up for by a new incarnation.
+            self._out.append(do.SaveState(soon=True))
 
     def _on_refused(self, fact: on.ContainerRefused) -> None:
         record = self.current(fact.identity)

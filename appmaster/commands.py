@@ -105,7 +105,12 @@ class RecordEvent:
 
 @dataclass(frozen=True)
 class SaveState:
-    """Keep what a restarted application master needs; before anything later in the same list is done."""
+    """Keep what a restarted application master needs; before anything later in the same list is done.
+
+    `soon`: within a second, and nothing waits for it; for what a restart can do without.
+    """
+
+    soon: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 _POLL_S = 0.2
 _CALM_POLL_S = 2.0
 _TICK_S = 0.2
+_SOON_S = 1.0
 _STOOD_STILL_S = 3.0
 """No fact for so long although a tick was due: it was this process that did not listen."""
 _LOST_AFTER_S = 30.0
@@ -63,6 +64,7 @@ class Loop:
         self._held: deque[do.Command] = deque()
         self._tick_s = max(_TICK_S, len(machine.tasks) / 2000)
         self._dirty = False
+        self._saving_soon: asyncio.TimerHandle | None = None
         self._save_cost_s = 0.0
         self._identities: dict[str, Identity] = {r.handle: r.identity for r in machine.tasks.values() if r.handle}
         self._background: set[asyncio.Task[None]] = set()
@@ -140,6 +142,9 @@ class Loop:
         for command in commands:
             if self._dirty and not isinstance(command, do.RecordEvent):
                 self._held.append(command)
+            elif isinstance(command, do.SaveState) and command.soon:
+                if self._saving_soon is None:
+                    self._saving_soon = asyncio.get_running_loop().call_later(_SOON_S, self._save)
             elif isinstance(command, do.SaveState):
                 self._dirty = True
                 # Group commit: whatever else happens in this turn is saved with it, and big states save less often.
@@ -149,6 +154,9 @@ class Loop:
                 self._obey(command)
 
     def _save(self) -> None:
+        if self._saving_soon is not None:
+            self._saving_soon.cancel()
+            self._saving_soon = None
         before = self._clock.monotonic()
         self._folder.keep_state(self.machine, self._history.last_number)
         self._save_cost_s = self._clock.monotonic() - before
