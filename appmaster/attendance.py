@@ -96,7 +96,7 @@ class Attendance(ABC):
         if record is None or not record.state.live or record.stop_asked or self.state.ended:
             self._out.append(do.SayRefused(fact.identity, "this incarnation is no longer wanted"))
             return
-        record.connected, record.heard_at, record.closed_at = True, self._now, None
+        record.connected, record.heard_at = True, self._now
         record.host, record.gpus = fact.host, fact.gpus
         record.container_id = fact.container_id or record.container_id
         if record.state in (TaskState.REQUESTED, TaskState.HELD):
@@ -130,7 +130,6 @@ class Attendance(ABC):
     def _on_user_started(self, fact: on.UserStarted) -> None:
         record = self._heard(fact.identity)
         if record is not None and fact.generation == self.generation:
-            record.running_at = self._now
             self.marks.setdefault("first_output", self._wall())
 
     def _on_user_ended(self, fact: on.UserEnded) -> None:
@@ -158,7 +157,7 @@ class Attendance(ABC):
     def _on_stream_closed(self, fact: on.StreamClosed) -> None:
         record = self.current(fact.identity)
         if record is not None and record.connected:
-            record.connected, record.closed_at = False, self._now
+            record.connected = False
             record.tell("stream closed", self._now)
             self._settle(record)
 

@@ -93,7 +93,7 @@ class JobMachine(Attendance):
         for record in self.tasks.values():
             record.connected = False
             if record.heard_at is not None:
-                record.heard_at = record.closed_at = now
+                record.heard_at = now
             if record.state is TaskState.REQUESTED and not record.handle:
                 # Whether that request was made nobody knows: if it was, its container finds itself unwanted.
                 record.next_incarnation()

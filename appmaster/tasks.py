@@ -37,8 +37,6 @@ class TaskRecord:
     asked_at: float | None = None
     held_at: float | None = None
     heard_at: float | None = None
-    closed_at: float | None = None
-    running_at: float | None = None
     ended_at: float | None = None
     user_stop_deadline: float | None = None
     release_after: float = 0.0
@@ -103,14 +101,13 @@ class TaskRecord:
         self.handle = self.container_id = self.host = ""
         self.ports = self.report = self.failure = self.ended = None
         self.connected = self.stop_asked = False
-        self.asked_at = self.held_at = self.heard_at = self.closed_at = None
-        self.running_at = self.ended_at = self.user_stop_deadline = None
+        self.asked_at = self.held_at = self.heard_at = None
+        self.ended_at = self.user_stop_deadline = None
         self.metrics, self.gpus = {}, ()
 
     def next_generation(self) -> None:
         """Forget what the user process of the generation before did."""
         self.ports = self.report = self.failure = None
-        self.running_at = None
 
     def snapshot(self, now: float) -> TaskSnapshot:
         """A row of ``tony status``."""

@@ -127,7 +127,7 @@ def _named(name: str, clusters: Clusters) -> Address:
 
 
 def _running(state: Path) -> Address | None:
-    from tony.localjobs import start_time
+    from tony.processes import start_time
 
     try:
         found = decode((state / "cluster" / "cluster.json").read_bytes(), _Running)

@@ -23,6 +23,7 @@ from tony.containers import AppReport, AppState, LogLine
 from tony.errors import NoSuchJob, PackagingError, Problem, ProtocolError
 from tony.paths import private_folder, state_dir
 from tony.plan import JobSecrets, Plan
+from tony.processes import start_time
 from tony.records import decode, encode
 from tony.snapshot import Verdict
 from tony.spec import JobSpec
@@ -317,15 +318,6 @@ _APP_STATES = {
     JobState.FAILED: AppState.FAILED,
     JobState.KILLED: AppState.KILLED,
 }
-
-
-def start_time(pid: int) -> str | None:
-    """When the kernel started that process, in its own ticks; None when it is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in ("Z", "X") else fields[19]
 
 
 def machine_memory_mb() -> int:

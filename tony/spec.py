@@ -167,7 +167,6 @@ class Times:
     suspect_beats: int = 3
     lost_s: float = 10.0
     lease_s: float = 60.0
-    reconnect_s: float = 2.0
     report_grace_s: float = 3.0
     root_cause_s: float = 3.0
     stop_grace_s: float = 30.0

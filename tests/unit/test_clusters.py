@@ -10,7 +10,7 @@ import pytest
 
 from tony.clusters import LOCAL, find
 from tony.errors import UsageError
-from tony.localjobs import start_time
+from tony.processes import start_time
 
 SITE = {
     "one": {"conf_dir": "/one", "bin_dir": "/one/bin"},

@@ -15,6 +15,7 @@ LAYERS = {
     "tony.units": 0,
     "tony.clock": 0,
     "tony.paths": 0,
+    "tony.processes": 0,
     "tony.spec": 1,
     "tony.state": 1,
     "tony.records": 1,

@@ -9,7 +9,8 @@ import pytest
 
 from tony.containers import AppState
 from tony.errors import NoSuchJob
-from tony.localjobs import LocalApp, LocalJobs, machine_memory_mb, start_time
+from tony.localjobs import LocalApp, LocalJobs, machine_memory_mb
+from tony.processes import start_time
 from tony.records import encode
 from tony.snapshot import Timeline, Verdict
 from tony.spec import JobSpec, Resources, RoleSpec

@@ -61,10 +61,6 @@ class YarnContainers:
         """See `ContainerBackend.progress`."""
         self._called(lambda: self._master.progress(fraction))
 
-    def page(self, route: str, target: str, name: str) -> None:
-        """Link a web page of ours from YARN's tracking page; `target` is ``http://host:port/``."""
-        self._called(lambda: self._master.page(route, target, name))
-
     def finish(self, state: AppState, diagnostics: str) -> None:
         """See `ContainerBackend.finish`. With attempts left YARN starts the next one after a failure."""
         text = diagnostics if len(diagnostics) <= _MAX_DIAGNOSTICS else diagnostics[: _MAX_DIAGNOSTICS - 1] + "…"

@@ -17,6 +17,7 @@ from pathlib import Path
 from tony import records
 from tony.errors import ProtocolError, Unreachable
 from tony.paths import private_folder, state_dir
+from tony.processes import start_time
 from tony.protocol.credentials import Credentials, new_credentials
 from tony.yarn.driver import LOG_FILE, announced_port, driver_command, driver_environment
 
@@ -50,7 +51,7 @@ class KeptDriver:
     @property
     def alive(self) -> bool:
         """Whether the recorded process still runs; a later process with the same pid does not count."""
-        return self.started != "" and _started(self.pid) == self.started
+        return self.started != "" and start_time(self.pid) == self.started
 
 
 def start_driver(conf_dir: Path, bin_dir: Path | None, folder: Path, user: str | None = None) -> KeptDriver:
@@ -85,11 +86,11 @@ def start_driver(conf_dir: Path, bin_dir: Path | None, folder: Path, user: str |
         except (OSError, subprocess.SubprocessError) as error:
             raise Unreachable(f"the submit driver could not be started: {error}") from error
         pid = int(done.stdout)
-        started = _started(pid)
+        started = start_time(pid) or ""
         try:
-            port = announced_port(callback, lambda: _started(pid) == started != "", folder / LOG_FILE)
+            port = announced_port(callback, lambda: start_time(pid) == started, folder / LOG_FILE)
         except BaseException:
-            if _started(pid) == started != "":
+            if start_time(pid) == started:
                 os.kill(pid, signal.SIGKILL)
             raise
     kept = KeptDriver(f"127.0.0.1:{port}", pid, str(conf_dir.resolve()), str(folder.resolve()), started)
@@ -128,15 +129,6 @@ def _recorded() -> KeptDriver | None:
         return records.decode((state_dir() / _RECORD).read_bytes(), KeptDriver)
     except (OSError, ProtocolError):
         return None
-
-
-def _started(pid: int) -> str:
-    """When a process started, in the kernel's ticks: with the pid it names one process for ever. Empty: none."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
 
 
 def _write(path: Path, content: bytes) -> None:

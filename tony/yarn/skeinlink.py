@@ -179,10 +179,6 @@ class Master:
     def progress(self, fraction: float) -> None:
         _translated("set the progress", lambda: self._client.set_progress(min(1.0, max(0.0, fraction))))
 
-    def page(self, route: str, target: str, name: str) -> None:
-        """Show an address of ours behind the resource manager's proxy."""
-        _translated("add a page", lambda: self._client.ui.add_page(route, target, name))
-
     def shutdown(self, status: str, diagnostics: str) -> None:
         """End the application; our own process is ended soon after."""
         _translated("end the application", lambda: self._client.shutdown(status, diagnostics))
