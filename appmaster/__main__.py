@@ -138,11 +138,14 @@ def _machine(kept: KeptState | None, environment: AppMasterEnvironment, record: 
     clock = SystemClock()
     now, wall = clock.monotonic(), clock.wall()
     job, application_id, attempt = record.spec, environment.application_id, environment.attempt
+    user, nodes = record.user, record.node_count
     if kept is None:
-        return JobMachine(job, application_id, record.user, now=now, wall=wall, attempt=attempt, seed=os.getpid())
+        return JobMachine(
+            job, application_id, user, now=now, wall=wall, attempt=attempt, node_count=nodes, seed=os.getpid()
+        )
     if kept.attempt == attempt:
-        return same_attempt(kept, job, application_id, record.user, now)
-    return next_attempt(kept, job, application_id, record.user, attempt, now, wall)
+        return same_attempt(kept, job, application_id, user, now, node_count=nodes)
+    return next_attempt(kept, job, application_id, user, attempt, now, wall, node_count=nodes)
 
 
 def _backend(here: Path, environment: AppMasterEnvironment, record: JobRecord) -> ContainerBackend:

@@ -53,6 +53,10 @@ class Attendance(ABC):
         return record if record is not None and record.incarnation == identity.incarnation else None
 
     @abstractmethod
+    def is_held_idle(self, identity: Identity) -> bool:
+        """Whether that incarnation is neither current nor yet to be sent away."""
+
+    @abstractmethod
     def _fail(self, record: TaskRecord, failure: Failure) -> None:
         """A task failed; its container may live."""
 
@@ -93,6 +97,8 @@ class Attendance(ABC):
 
     def _on_greeted(self, fact: on.Greeted) -> None:
         record = self.current(fact.identity)
+        if record is None and self.is_held_idle(fact.identity):
+            return
         if record is None or not record.state.live or record.stop_asked or self.state.ended:
             self._out.append(do.SayRefused(fact.identity, "this incarnation is no longer wanted"))
             return

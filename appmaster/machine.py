@@ -13,9 +13,10 @@ from typing import Any
 
 from appmaster import commands as do
 from appmaster import stimuli as on
-from appmaster.attendance import TASK_HANDLERS, Attendance
+from appmaster.attendance import TASK_HANDLERS
 from appmaster.gang import Stages, beat_s, fraction_done, waiting_for
 from appmaster.incident import ASK_AFTER_S, Incident
+from appmaster.placement import Placement
 from appmaster.policy import Action, Budget, Decision, decide, root_cause
 from appmaster.tasks import TaskRecord
 from tony.containers import EndCause
@@ -36,10 +37,11 @@ _TOLD_AGAIN_S = 2.0
 """A wait is explained when it has lasted this long; what it waits for is told again when it changed since."""
 
 
-class JobMachine(Attendance):
+class JobMachine(Placement):
     """All state of one job. Create it, feed it `Begin`, then whatever happens.
 
-    What tasks say and what is known of them is in `Attendance`; here is what follows from it for the job.
+    What tasks say and what is known of them is in `Attendance`, where they run in `Placement`; here is what follows
+    from it for the job.
     """
 
     def __init__(
@@ -51,9 +53,10 @@ class JobMachine(Attendance):
         now: float,
         wall: float,
         attempt: int = 1,
+        node_count: int = 1,
         seed: int = 0,
     ) -> None:
-        super().__init__(job, now, wall)
+        super().__init__(job, now, wall, node_count)
         self.application_id = application_id
         self.user = user
         self.attempt = attempt
@@ -112,6 +115,7 @@ class JobMachine(Attendance):
         for record in self.tasks.values():
             if not record.is_well(quiet_since):
                 self._settle(record)
+        self._watch_nodes()
         self._ask_for_signs_of_life()
         self._say_what_it_waits_for()
         self._show_progress()
@@ -139,6 +143,7 @@ class JobMachine(Attendance):
 
     def _fail(self, record: TaskRecord, failure: Failure) -> None:
         record.failure = failure
+        self._blame(record, failure)
         role = self._role_of[record.task.role]
         self._event(
             EventKind.TASK,
@@ -204,7 +209,9 @@ class JobMachine(Attendance):
         self._out.append(do.SaveState())
 
     def _restart_task(self, record: TaskRecord) -> None:
-        if record.state.live and record.ended is None and record.connected:
+        if record.state.live and record.ended is None and self._is_on_excluded_node(record):
+            self._replace(record)
+        elif record.state.live and record.ended is None and record.connected:
             grace_s = self.job.times.stop_grace_s
             record.next_generation()
             record.user_stop_deadline = self._now + grace_s + _FINISH_MARGIN_S
@@ -327,6 +334,7 @@ class JobMachine(Attendance):
         self.incident = None
         self.gang_deadline = self.queue_deadline = None
         self.backoff_until = self._now + pause_s
+        self._give_declined_back()
         for record in self.stages.records(self.stage):
             if record.state.live and record.state is not TaskState.NEW:
                 self._leave(record, "the gang is given back")
@@ -383,6 +391,7 @@ class JobMachine(Attendance):
         self._move(JobState.STOPPING, f"{state.value} ({reason.value}): {message}")
         self.stop_deadline = self._now + self.stop_grace_s + _FINISH_MARGIN_S
         self._out.append(do.SaveState())
+        self._give_declined_back()
         for record in self.tasks.values():
             self._leave(record, f"the job is over: {reason.value}")
         self._finish_if_gone()
@@ -417,6 +426,7 @@ class JobMachine(Attendance):
 
 _HANDLERS: dict[type, Callable[[JobMachine, Any], None]] = {
     **TASK_HANDLERS,
+    on.ContainerSeen: JobMachine._on_seen,
     on.Begin: JobMachine._on_begin,
     on.Tick: JobMachine._on_tick,
     on.StoodStill: JobMachine._on_stood_still,

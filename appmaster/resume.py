@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from appmaster.gang import Stages
 from appmaster.incident import Incident
 from appmaster.machine import JobMachine
+from appmaster.nodes import NodeMemory
 from appmaster.policy import Budget
 from appmaster.tasks import TaskRecord
 from tony.snapshot import Verdict
@@ -29,6 +30,7 @@ _PLAIN = (
     "stop_deadline",
     "stop_grace_s",
     "wall_offset",
+    "nodes",
 )
 
 
@@ -56,6 +58,7 @@ class KeptState:
     urls: dict[str, str] = field(default_factory=dict)
     marks: dict[str, float] = field(default_factory=dict)
     last_event: int = 0
+    nodes: NodeMemory = field(default_factory=NodeMemory)
 
 
 def keep(machine: JobMachine, last_event: int) -> KeptState:
@@ -70,9 +73,19 @@ def keep(machine: JobMachine, last_event: int) -> KeptState:
     )
 
 
-def same_attempt(kept: KeptState, job: JobSpec, application_id: str, user: str, now: float) -> JobMachine:
+def same_attempt(
+    kept: KeptState, job: JobSpec, application_id: str, user: str, now: float, *, node_count: int = 1
+) -> JobMachine:
     """The machine as it was, for a process that was started again in the same container."""
-    machine = JobMachine(job, application_id, user, now=now, wall=now + kept.wall_offset, attempt=kept.attempt)
+    machine = JobMachine(
+        job,
+        application_id,
+        user,
+        now=now,
+        wall=now + kept.wall_offset,
+        attempt=kept.attempt,
+        node_count=node_count,
+    )
     for name in _PLAIN:
         setattr(machine, name, getattr(kept, name))
     machine.tasks.update({record.task: record for record in kept.tasks})
@@ -82,17 +95,26 @@ def same_attempt(kept: KeptState, job: JobSpec, application_id: str, user: str, 
 
 
 def next_attempt(
-    kept: KeptState, job: JobSpec, application_id: str, user: str, attempt: int, now: float, wall: float
+    kept: KeptState,
+    job: JobSpec,
+    application_id: str,
+    user: str,
+    attempt: int,
+    now: float,
+    wall: float,
+    *,
+    node_count: int = 1,
 ) -> JobMachine:
     """The machine for a new attempt: every container is gone, the job goes on from its checkpoints.
 
     Tasks of finished stages stay finished; all others start again with a higher incarnation and generation.
     """
-    machine = JobMachine(job, application_id, user, now=now, wall=wall, attempt=attempt)
+    machine = JobMachine(job, application_id, user, now=now, wall=wall, attempt=attempt, node_count=node_count)
     machine.generation = kept.generation + 1
     machine.stage, machine.rounds, machine.budget = kept.stage, kept.rounds, kept.budget
     machine.restarts, machine.urls = kept.restarts, {}
     machine.marks = {**kept.marks, "am_started": wall}
+    machine.nodes = kept.nodes.shifted(kept.wall_offset - machine.wall_offset)
     for record in kept.tasks:
         finished = record.state is TaskState.SUCCEEDED and not machine.stages.contains(machine.stage, record.task)
         if not finished:

@@ -90,7 +90,7 @@ class Service:
         task = identity.task
         if said != (self._machine.application_id, task.role, task.index, identity.incarnation):
             raise NotPermitted("Hello and metadata disagree")
-        if self._machine.current(identity) is None:
+        if self._machine.current(identity) is None and not self._machine.is_held_idle(identity):
             self._refuse(peer, "this incarnation is no longer wanted")
             return
         known = hmac.compare_digest(peer.token, self._token(identity))

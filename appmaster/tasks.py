@@ -28,6 +28,7 @@ class TaskRecord:
     handle: str = ""
     container_id: str = ""
     host: str = ""
+    node: str = ""
     ports: Ports | None = None
     report: ExitReport | None = None
     failure: Failure | None = None
@@ -98,7 +99,7 @@ class TaskRecord:
         """Forget the incarnation and begin the next one, in NEW."""
         self.incarnation += 1
         self.state = TaskState.NEW
-        self.handle = self.container_id = self.host = ""
+        self.handle = self.container_id = self.host = self.node = ""
         self.ports = self.report = self.failure = self.ended = None
         self.connected = self.stop_asked = False
         self.asked_at = self.held_at = self.heard_at = None

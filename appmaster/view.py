@@ -30,6 +30,7 @@ def snapshot(machine: JobMachine, now: float, last_event: int) -> JobSnapshot:
         restarts=machine.restarts,
         last_event=last_event,
         verdict=machine.verdict,
+        excluded_nodes=machine.nodes.shown(now, machine.wall_offset),
     )
 
 

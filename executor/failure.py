@@ -25,7 +25,10 @@ _GPU_MEMORY = re.compile(
     r"|CUBLAS_STATUS_ALLOC_FAILED|HIP out of memory|OOM when allocating tensor.*(?:GPU|gpu)"
     r"|failed to allocate .* on device.*(?:GPU|gpu)",
 )
-_GPU_FAULT = re.compile(r"uncorrectable ECC error|GPU has fallen off the bus|NVRM: Xid")
+_GPU_FAULT = re.compile(
+    r"uncorrectable ECC error|cudaErrorECCUncorrectable|CUDA_ERROR_ECC_UNCORRECTABLE"
+    r"|GPU has fallen off the bus|GPU is lost|NVRM: Xid|\bXid \(PCI:",
+)
 _DISK = re.compile(r"No space left on device|Disk quota exceeded|\[Errno (?:28|122)\]")
 _MEMORY = re.compile(r"\b(?:_Array)?MemoryError\b|std::bad_alloc|Cannot allocate memory")
 _CLASH = re.compile(

@@ -54,7 +54,10 @@ class Identity:
 
 @dataclass(frozen=True)
 class HandleState:
-    """What the back-end knows of one container. `exit_code` and `node` are None where it cannot tell."""
+    """What the back-end knows of one container. `exit_code` and `node` are None where it cannot tell.
+
+    `node` is a host; `node_id` tells nodes apart that share one, where the back-end has such a name.
+    """
 
     handle: str
     phase: Phase
@@ -63,6 +66,7 @@ class HandleState:
     cause: EndCause | None = None
     exit_code: int | None = None
     diagnostics: str = ""
+    node_id: str | None = None
 
 
 class ContainerBackend(Protocol):

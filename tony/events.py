@@ -20,6 +20,8 @@ class EventKind(str, Enum):
     """What the restart policy decided for a root cause, with its reasons."""
     URL = "URL"
     """A page to look at: ``page`` (``tensorboard``) and ``url``."""
+    NODE = "NODE"
+    """A node was excluded or let in again, or a container on one was declined; `fields` has ``node``."""
     NOTE = "NOTE"
     """A sentence worth keeping."""
     VERDICT = "VERDICT"

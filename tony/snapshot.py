@@ -49,6 +49,15 @@ class TaskSnapshot:
 
 
 @dataclass(frozen=True)
+class ExcludedNode:
+    """A node that the job keeps away from, until that wall time."""
+
+    node: str
+    why: str
+    until: float
+
+
+@dataclass(frozen=True)
 class Timeline:
     """Moments of a job in wall time, seconds since the epoch; 0 where not reached."""
 
@@ -101,3 +110,4 @@ class JobSnapshot:
     restarts: int = 0
     last_event: int = 0
     verdict: Verdict | None = None
+    excluded_nodes: tuple[ExcludedNode, ...] = ()

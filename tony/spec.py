@@ -153,6 +153,19 @@ class RestartSpec:
 
 
 @dataclass(frozen=True)
+class ExclusionSpec:
+    """When a node is kept away from: after so many failures of the platform's making within a window (0: never).
+
+    At most `share_percent` of the cluster's nodes are excluded at once.
+    """
+
+    failures: int = 2
+    window_s: float = 3600.0
+    expiry_s: float = 3600.0
+    share_percent: int = 30
+
+
+@dataclass(frozen=True)
 class Times:
     """Every time of a job's life, in seconds; the reasons are in docs/architecture.md."""
 
@@ -191,6 +204,7 @@ class JobSpec:
     nodes: tuple[str, ...] = ()
     exclude_nodes: tuple[str, ...] = ()
     restart: RestartSpec = RestartSpec()
+    exclusion: ExclusionSpec = ExclusionSpec()
     success: SuccessPolicy = SuccessPolicy.ALL
     times: Times = Times()
     am_attempts: int = 1

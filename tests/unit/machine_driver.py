@@ -23,9 +23,11 @@ def job(workers: int = 2, **changes: object) -> JobSpec:
 class World:
     """One machine, its clock, and everything it has said so far."""
 
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(self, spec: JobSpec, node_count: int = 1) -> None:
         self.now = 1000.0
-        self.machine = JobMachine(spec, "application_1_0001", "alice", now=self.now, wall=5_000.0)
+        self.machine = JobMachine(
+            spec, "application_1_0001", "alice", now=self.now, wall=5_000.0, node_count=node_count
+        )
         self.said: list[do.Command] = []
         self.feed(on.Begin())
 
@@ -51,12 +53,12 @@ class World:
         task = TaskId.parse(name)
         return Identity(task, incarnation or self.machine.tasks[task].incarnation)
 
-    def hold(self, *names: str) -> None:
+    def hold(self, *names: str, node: str = "node1") -> None:
         for name in names:
             who = self.who(name)
             handle = f"{who.task}#{who.incarnation}"
             container = f"c_{who.task}_{who.incarnation}"
-            self.feed(on.ContainerSeen(who, HandleState(handle, Phase.HELD, container, "node1")))
+            self.feed(on.ContainerSeen(who, HandleState(handle, Phase.HELD, container, node)))
 
     def greet(self, *names: str) -> None:
         for name in names:

@@ -71,6 +71,9 @@ def status_lines(output: Output, snapshot: JobSnapshot) -> list[str]:
         lines.append(f"waiting for {safe(snapshot.waiting_for.removeprefix('waiting for '))}")
     if verdict is not None and verdict.state is not JobState.SUCCEEDED and verdict.message:
         lines.append(safe(verdict.message))
+    for excluded in snapshot.excluded_nodes:
+        left = format_duration(max(0.0, excluded.until - snapshot.now))
+        lines.append(safe(f"keeps away from {excluded.node} for {left}: {excluded.why}"))
     lines += [f"{safe(kind)}  {safe(url)}" for kind, url in sorted(snapshot.urls.items())]
     if snapshot.tasks:
         width = output.width if output.out.isatty() else 120

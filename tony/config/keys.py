@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from tony.spec import (
+    ExclusionSpec,
     JobSpec,
     OnInterrupt,
     PythonSpec,
@@ -78,6 +79,7 @@ MAX_VCORES = 1_024
 
 _TIMES = Times()
 _RESTART = RestartSpec()
+_EXCLUSION = ExclusionSpec()
 _ROLE = RoleSpec("", ())
 _JOB = JobSpec("", ())
 
@@ -168,6 +170,36 @@ KEYS: tuple[Key, ...] = (
     Key("node_label", Kind.TEXT, "node label to run on", None, "--node-label", "placement", "LABEL"),
     Key("nodes", Kind.WORDS, "host to run on", (), "--nodes", "placement", "HOST"),
     Key("exclude_nodes", Kind.WORDS, "host to keep away from", (), "--exclude-node", "placement", "HOST"),
+    Key(
+        "exclusion.failures",
+        Kind.INTEGER,
+        "failures of the platform's making after which a node is kept away from; 0: never",
+        _EXCLUSION.failures,
+        group="placement",
+        high=1000,
+    ),
+    Key(
+        "exclusion.window",
+        Kind.DURATION,
+        "within which they are counted",
+        format_duration(_EXCLUSION.window_s),
+        group="placement",
+    ),
+    Key(
+        "exclusion.expiry",
+        Kind.DURATION,
+        "after which the node is let in again",
+        format_duration(_EXCLUSION.expiry_s),
+        group="placement",
+    ),
+    Key(
+        "exclusion.share",
+        Kind.INTEGER,
+        "percent of the cluster's nodes that may be excluded at once",
+        _EXCLUSION.share_percent,
+        group="placement",
+        high=100,
+    ),
     Key("tags", Kind.WORDS, "tag that tony ls can look for", (), "--tag", "placement", "TAG"),
     Key("view_users", Kind.WORDS, "users who may see the job, beside its owner", (), group="placement"),
     Key("modify_users", Kind.WORDS, "users who may end the job, beside its owner", (), group="placement"),

@@ -15,6 +15,7 @@ from tony.config.script import Code, code_of, command_for
 from tony.config.secrets import read_secrets
 from tony.errors import Problem, UsageError
 from tony.spec import (
+    ExclusionSpec,
     JobSpec,
     OnInterrupt,
     PythonSpec,
@@ -87,6 +88,12 @@ def resolve_settings(settings: Settings, request: Request) -> Resolved:
             max_infrastructure=settings.value("restart.max"),
             max_user=settings.value("restart.max_user"),
             same_failure=settings.value("restart.same_failure"),
+        ),
+        exclusion=ExclusionSpec(
+            failures=settings.value("exclusion.failures"),
+            window_s=settings.value("exclusion.window"),
+            expiry_s=settings.value("exclusion.expiry"),
+            share_percent=settings.value("exclusion.share"),
         ),
         success=SuccessPolicy(settings.value("success")),
         times=_times(settings),

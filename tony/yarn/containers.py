@@ -101,6 +101,7 @@ def handle_state(container: SkeinContainer) -> HandleState:
         # skein drops every other exit code.
         exit_code=0 if container.state == "SUCCEEDED" else None,
         diagnostics=container.message if ended else "",
+        node_id=container.node or None,
     )
 
 
