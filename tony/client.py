@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tony.containers import Cluster, SubmitProgress
 from tony.errors import NoSuchJob, PackagingError, Problem, ProtocolError, Refused, TonyError, UsageError
 from tony.frameworks import framework
+from tony.idempotency import find, submit_once, tagged
 from tony.jobhandle import JobHandle
 from tony.paths import private_folder, state_dir
 from tony.plan import JobSecrets, Plan, PlannedUpload
@@ -28,7 +29,7 @@ from tony.storage import Storage
 if TYPE_CHECKING:
     from tony.clusters import Address
 
-__all__ = ["JobHandle", "SubmitRecord", "attach", "plan", "submit"]
+__all__ = ["JobHandle", "SubmitRecord", "attach", "plan", "submit", "submitted"]
 
 Progress = Callable[[SubmitProgress], None]
 
@@ -67,12 +68,20 @@ def submit(
     progress: Progress | None = None,
     secrets: Mapping[str, str] | None = None,
     command_at: float = 0.0,
+    idempotency_key: str | None = None,
 ) -> JobHandle:
     """Upload what the cluster does not have, and submit. Returns once the cluster has accepted the job.
 
     When it fails, what this call uploaded is removed again, except what belongs to all jobs.
     `secrets`: values of the job's secrets by name. Raises PackagingError, Refused, Unreachable, NotPermitted.
+    `idempotency_key`: when a job with this key lives or has succeeded, it is attached to (`JobHandle.attached`) and
+    nothing is submitted, also when two processes submit at the same moment.
     """
+    if idempotency_key is not None:
+        found = submitted(idempotency_key, cluster)
+        if found is not None:
+            return found
+        planned = tagged(planned, idempotency_key)
     from tony.protocol.credentials import new_credentials
 
     progress = progress or _silent
@@ -84,18 +93,24 @@ def submit(
         uploaded_bytes = _upload(planned, storage, uploaded, progress)
         uploaded_at = time.time()
         progress(SubmitProgress("submitting"))
-        application_id = cluster.submit(planned, kept)
+        if idempotency_key is None:
+            application_id, ours = cluster.submit(planned, kept), True
+        else:
+            application_id, ours = submit_once(
+                idempotency_key, cluster, storage, lambda: cluster.submit(planned, kept)
+            )
     except BaseException:
         _undo(storage, uploaded)
         storage.close()
         raise
-    record = SubmitRecord(
+    if not ours:
+        # The other submitter's job may need what was uploaded here.
+        storage.close()
+        return _attached(application_id, planned.job.name, cluster)
+    record = _record(
         application_id,
         planned.job.name,
-        planned.cluster,
-        conf_dir=str(getattr(cluster, "conf_dir", "")),
-        bin_dir=str(getattr(cluster, "bin_dir", None) or ""),
-        storage=cluster.storage,
+        cluster,
         command_at=command_at or uploaded_at,
         uploaded_at=uploaded_at,
         accepted_at=time.time(),
@@ -110,6 +125,12 @@ def submit(
         storage.close()
         raise
     return JobHandle(application_id, cluster, replace(kept, secrets={}), storage)
+
+
+def submitted(idempotency_key: str, cluster: Cluster) -> JobHandle | None:
+    """The job with that key that lives or has succeeded; None when there is none. Raises Unreachable."""
+    found = find(idempotency_key, cluster)
+    return None if found is None else _attached(found.application_id, found.name, cluster)
 
 
 def attach(application_id: str, cluster: Cluster | None = None) -> JobHandle:
@@ -170,6 +191,26 @@ def record_of(application_id: str) -> SubmitRecord | None:
         return decode((state_dir() / "submits" / f"{application_id}.json").read_bytes(), SubmitRecord)
     except (OSError, ProtocolError):
         return None
+
+
+def _attached(application_id: str, name: str, cluster: Cluster) -> JobHandle:
+    """The handle of a job that another submit has made; what that one could not keep is kept now."""
+    if record_of(application_id) is None:
+        with suppress(OSError):
+            keep_record(_record(application_id, name, cluster, accepted_at=time.time()))
+    return JobHandle(application_id, cluster, _own_secrets(application_id), attached=True)
+
+
+def _record(application_id: str, name: str, cluster: Cluster, **more: Any) -> SubmitRecord:
+    return SubmitRecord(
+        application_id,
+        name,
+        cluster.name,
+        conf_dir=str(getattr(cluster, "conf_dir", "")),
+        bin_dir=str(getattr(cluster, "bin_dir", None) or ""),
+        storage=cluster.storage,
+        **more,
+    )
 
 
 def _own_secrets(application_id: str) -> JobSecrets | None:

@@ -67,13 +67,20 @@ class JobHandle:
     """One job. Thread-safe: events and output may be followed from two threads while a third asks for the end.
 
     `secrets`: what the submit knows; without it, it is read from the job's folder on the storage when needed.
+    `attached`: whether a submit found this job instead of making it.
     """
 
     def __init__(
-        self, application_id: str, cluster: Cluster, secrets: JobSecrets | None = None, storage: Storage | None = None
+        self,
+        application_id: str,
+        cluster: Cluster,
+        secrets: JobSecrets | None = None,
+        storage: Storage | None = None,
+        attached: bool = False,
     ) -> None:
         self.application_id = application_id
         self.cluster = cluster
+        self.attached = attached
         self._secrets = secrets
         self._storage = storage or Storage(cluster.storage)
         self._folder = f"jobs/{application_id}"

@@ -116,6 +116,8 @@ class LocalJobs:
             _write(folder / PRIVATE_KEY, secrets.private_key.encode())
             private_folder(self._state / "jobs")
             _write(self._record(app.application_id), encode(replace(secrets, secrets={})))
+            # Kept before there is a process: a submitter that dies in between leaves no master that nobody knows.
+            _write(folder / _APP, encode(app))
             python = plan.record.python or sys.executable
             self._start(folder, app, [python, "-I", str(launch_file()), "appmaster"], runtime_path())
         except BaseException as error:
@@ -138,7 +140,7 @@ class LocalJobs:
         found = []
         for path in self._jobs.glob(f"*/{_APP}"):
             try:
-                app = decode(path.read_bytes(), LocalApp)
+                app = self._read(path)
             except (OSError, ProtocolError):
                 continue  # half-written, or being removed
             if (user is None or app.user == user) and (tag is None or tag in app.tags):
@@ -242,9 +244,23 @@ class LocalJobs:
         try:
             if "/" in application_id:
                 raise FileNotFoundError
-            return decode((self._folder(application_id) / _APP).read_bytes(), LocalApp)
+            return self._read(self._folder(application_id) / _APP)
         except (OSError, ProtocolError) as error:
             raise NoSuchJob(f"no job {application_id} on this machine", hint="tony ls --all lists them.") from error
+
+    def _read(self, path: Path) -> LocalApp:
+        """What is kept of a job; a master whose submitter died before it could write its number is looked for."""
+        app = decode(path.read_bytes(), LocalApp)
+        if app.pid:
+            return app
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if (process / "cwd").readlink() == path.parent:
+                    pid = int(process.name)
+                    return replace(app, pid=pid, started=start_time(pid) or "")
+            except OSError:
+                continue
+        return app
 
     def _alive(self, app: LocalApp) -> bool:
         child = self._children.get(app.application_id)

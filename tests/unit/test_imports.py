@@ -37,6 +37,7 @@ LAYERS = {
     "tony.localjobs": 4,
     "tony.bundle": 4,
     "tony.jobhandle": 4,
+    "tony.idempotency": 4,
     "tony.clusters": 5,
     "tony.client": 5,
     "appmaster": 5,

@@ -13,6 +13,8 @@ from tony.cli.invocation import Invocation
 from tony.cli.planning import planned, show_plan
 from tony.cli.progress import ProgressLine
 from tony.cli.request import Asked, JobCommand, ask, job_parameters, request_of
+from tony.cli.settings import address_in
+from tony.clusters import connect
 from tony.errors import NotFinished
 from tony.jobhandle import JobHandle
 
@@ -47,19 +49,29 @@ def _submit(invocation: Invocation, asked: Asked) -> int:
 
     output = invocation.output
     with contextlib.ExitStack() as stack:
-        made = stack.enter_context(planned(asked, invocation, warm_up=True))
-        show_plan(made.plan, asked, made.cluster, invocation)
-        with ProgressLine(output) as progress:
-            handle = client.submit(
-                made.plan, made.cluster, progress, asked.resolved.secrets, command_at=invocation.started_at
-            )
+        handle = _submitted_before(asked, stack)
+        if handle is None:
+            made = stack.enter_context(planned(asked, invocation, warm_up=True))
+            show_plan(made.plan, asked, made.cluster, invocation)
+            with ProgressLine(output) as progress:
+                handle = client.submit(
+                    made.plan,
+                    made.cluster,
+                    progress,
+                    asked.resolved.secrets,
+                    command_at=invocation.started_at,
+                    idempotency_key=asked.resolved.idempotency_key,
+                )
         stack.callback(handle.close)
         invocation.nothing_submitted = False
         application_id = handle.application_id
-        output.say(f"submitted  {application_id}")
+        known = f"attached   {application_id}, submitted before with this idempotency key"
+        said = known if handle.attached else f"submitted  {application_id}"
         if asked.resolved.detach:
+            output.say(said)
             return _detached(invocation, handle)
         try:
+            output.say(said)
             follower = Follower(handle, output, grace_s=asked.resolved.job.times.stop_grace_s)
             outcome = follower.follow(asked.resolved.on_interrupt)
             code = outcome.exit_code
@@ -71,8 +83,20 @@ def _submit(invocation: Invocation, asked: Asked) -> int:
         except KeyboardInterrupt:
             # Ctrl-C again and again, or in the moment before the following began.
             outcome, code = handle.kill(), 130
-        finish(invocation, application_id, outcome, code, made.cluster)
+        finish(invocation, application_id, outcome, code, handle.cluster)
         return code
+
+
+def _submitted_before(asked: Asked, stack: contextlib.ExitStack) -> JobHandle | None:
+    """The job with the request's idempotency key; looked for first, so that nothing is packed in vain."""
+    from tony import client
+
+    key = asked.resolved.idempotency_key
+    if key is None:
+        return None
+    cluster = connect(address_in(asked.settings, asked.resolved.cluster))
+    stack.callback(cluster.close)
+    return client.submitted(key, cluster)
 
 
 def _detached(invocation: Invocation, handle: JobHandle) -> int:
@@ -87,6 +111,7 @@ def _detached(invocation: Invocation, handle: JobHandle) -> int:
                 "name": report.name,
                 "state": report.state.value,
                 "tracking_url": report.tracking_url,
+                "attached": handle.attached,
             }
         )
     else:

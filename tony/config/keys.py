@@ -290,6 +290,14 @@ KEYS: tuple[Key, ...] = (
         "--on-interrupt",
         choices=tuple(choice.value for choice in OnInterrupt),
     ),
+    Key(
+        "idempotency_key",
+        Kind.TEXT,
+        "attach to the job with this key if it lives or has succeeded, instead of submitting another",
+        None,
+        "--idempotency-key",
+        metavar="KEY",
+    ),
     Key("detach", Kind.SWITCH, "return when the job is accepted", False, "--detach"),
     # extras
     Key(

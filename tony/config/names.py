@@ -6,6 +6,7 @@ import re
 import unicodedata
 
 MAX_NAME = 200
+MAX_KEY = 1000
 MAX_ENV_VARIABLES = 10_000
 MAX_ENV_BYTES = 1_000_000
 MAX_ENV_VALUE_BYTES = 128 * 1024 - 1
@@ -75,6 +76,13 @@ def tag(text: str) -> str | None:
     if 1 <= len(text) <= 100 and text.isascii() and text.isprintable() and "," not in text:
         return None
     return "not a tag. 1 to 100 printable ASCII characters without a comma."
+
+
+def idempotency_key(text: str) -> str | None:
+    """Anything printable; its hash is what the cluster sees."""
+    if text.strip() and len(text) <= MAX_KEY and unprintable(text) is None:
+        return None
+    return f"not a key. 1 to {MAX_KEY} visible characters."
 
 
 def queue(text: str) -> str | None:

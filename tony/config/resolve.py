@@ -39,6 +39,7 @@ class Resolved:
     clusters: Mapping[str, Mapping[str, str]]
     secrets: Mapping[str, str] = field(repr=False)
     warnings: tuple[str, ...] = ()
+    idempotency_key: str | None = None
 
 
 def resolve(request: Request) -> Resolved:
@@ -113,6 +114,7 @@ def resolve_settings(settings: Settings, request: Request) -> Resolved:
         clusters=clusters_of(settings),
         secrets=secrets,
         warnings=tuple(_warnings(job)),
+        idempotency_key=_key(settings),
     )
 
 
@@ -136,6 +138,13 @@ def _name(settings: Settings, code: Code, roles: tuple[RoleSpec, ...]) -> str:
         name = code.title or (Path(roles[0].command[0]).stem if roles and roles[0].command else "job")
     shown = "".join(c if names.unprintable(c) is None else "?" for c in name)
     return shown[: names.MAX_NAME].strip() or "job"
+
+
+def _key(settings: Settings) -> str | None:
+    key: str | None = settings.value("idempotency_key")
+    if key is not None:
+        check_each(settings, "idempotency_key", (key,), names.idempotency_key)
+    return key
 
 
 def _python(settings: Settings) -> PythonSpec:
