@@ -79,7 +79,13 @@ def test_unknown_keys_have_a_nearest_name(wrong: str, near: str | None) -> None:
 
 def test_flags_of_later_features_are_absent() -> None:
     flags = {key.flag for key in keys.flags()}
-    absent = {"--image", "--mount", "--quantize", "--min-workers", "--max-workers", "--idempotency-key"}
+    absent = {
+        "--image",
+        "--mount",
+        "--quantize",
+        "--min-workers",
+        "--max-workers",
+    }
     absent |= {"--hang-timeout", "--on-hang"}
     assert not flags & absent
 
