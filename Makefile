@@ -14,6 +14,11 @@ TENSORFLOW := $(CACHE)/environments/tensorflow-$(LOCK_HASH)
 # Certificates of this machine, not those that uv brings: behind a company proxy only these are right.
 export UV_SYSTEM_CERTS := true
 export TONY_TENSORFLOW_PYTHON := $(TENSORFLOW)/bin/python
+# The same environment once Horovod is in it. The wheel's folder names all that it was built from.
+export TONY_TEST_HOROVOD_PYTHON := $(TONY_TENSORFLOW_PYTHON)
+version = $(shell sed -n 's/^$(1)==\([^ ]*\).*/\1/p' requirements/$(2).lock)
+HOROVOD_WHEEL := $(CACHE)/wheels/horovod-$(call version,horovod,horovod-source)-tf$(call version,tensorflow-cpu,tensorflow)
+HOROVOD := $(TENSORFLOW)/.horovod-$(shell cat requirements/horovod*.lock | sha256sum | cut -c1-16)
 
 .PHONY: help
 help:  ## this list
@@ -24,15 +29,15 @@ demo: setup java $(TENSORFLOW)/.complete  ## train on a real one-machine YARN an
 	@examples/demo.sh $(BIN)/tony $(TONY_TENSORFLOW_PYTHON)
 
 .PHONY: test
-test: setup java torch $(TENSORFLOW)/.complete  ## all tests: pure, processes, real YARN
+test: setup java torch horovod  ## all tests: pure, processes, real YARN
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-unit test-process test-cluster
 test-unit: setup  ## the pure tests, in seconds
 	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
-test-process: setup torch $(TENSORFLOW)/.complete  ## real processes on this machine
+test-process: setup torch horovod  ## real processes on this machine
 	$(BIN)/python -m pytest tests/process tests/contract $(PYTEST_ARGS)
-test-cluster: setup java $(TENSORFLOW)/.complete  ## a real YARN on this machine
+test-cluster: setup java horovod  ## a real YARN on this machine
 	$(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)
 
 .PHONY: bench
@@ -89,6 +94,18 @@ $(TENSORFLOW)/.complete: | setup
 	rm -rf $(TENSORFLOW)
 	$(BIN)/uv venv --quiet --python $(BIN)/python $(TENSORFLOW)
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(TONY_TENSORFLOW_PYTHON) requirements/tensorflow.lock
+	@touch $@
+
+# Horovod beside it: built from its sources once (two minutes), for as long as TensorFlow stays the same.
+.PHONY: horovod
+horovod: $(HOROVOD)  ## the environment of the examples with Horovod in it
+
+$(HOROVOD): $(TENSORFLOW)/.complete
+	@folder=$(HOROVOD_WHEEL)-$$($(TONY_TENSORFLOW_PYTHON) -c 'import sys; print("cp%d%d" % sys.version_info[:2])'); \
+	requirements/build_horovod.sh $(BIN)/uv $(TONY_TENSORFLOW_PYTHON) $$folder; \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(TONY_TENSORFLOW_PYTHON) --no-deps --require-hashes \
+	  -r requirements/horovod.lock; \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(TONY_TENSORFLOW_PYTHON) --no-deps $$folder/*.whl
 	@touch $@
 
 .PHONY: clean

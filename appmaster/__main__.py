@@ -22,11 +22,14 @@ from appmaster.history import History
 from appmaster.local import LocalContainers
 from appmaster.loop import Loop
 from appmaster.machine import JobMachine
+from appmaster.meeting import Meeting
+from appmaster.rendezvous import Rendezvous
 from appmaster.resume import KeptState, next_attempt, same_attempt
 from appmaster.service import Service
 from tony.clock import SystemClock
 from tony.containers import AppState, ContainerBackend, Identity
 from tony.errors import TonyError
+from tony.frameworks import framework
 from tony.plan import JobSecrets
 from tony.protocol.credentials import Credentials
 from tony.protocol.server import AppMasterServer
@@ -40,6 +43,7 @@ _log = logging.getLogger("appmaster")
 JOB_FILE = "tony-job.json"
 SECRETS_FILE = "tony-secrets.json"
 _PORT_FILE = "am-port"
+_MEETING_PORT_FILE = "rendezvous-port"
 _STOP_S = 0.3
 
 
@@ -86,6 +90,10 @@ async def _run(here: Path, environment: AppMasterEnvironment, record: JobRecord,
             machine, record, history, clock, loop.feed, secrets.owner_key, secrets.secrets, checkpoint_dir
         )
         loop.service = service
+        if framework(record.spec.framework).rendezvous:
+            rendezvous = Rendezvous(record.spec, secrets.owner_key)
+            service.meeting = Meeting(rendezvous, service.addresses, environment.host)
+            await _meet(service.meeting, here / _MEETING_PORT_FILE, environment.host)
         server = AppMasterServer(service, service, credentials, secrets.owner_key)
         port = await _listen(server, here / _PORT_FILE, environment.host)
         address.append(f"{environment.host}:{port}")
@@ -100,6 +108,8 @@ async def _run(here: Path, environment: AppMasterEnvironment, record: JobRecord,
         verdict = await loop.run()
         await making
         await loop.report(verdict)
+        if service.meeting is not None:
+            await service.meeting.close()
         await server.stop(_STOP_S)
         await loop.finish(verdict, diagnostics(verdict))
         loop.close()
@@ -172,7 +182,7 @@ def _path(upload: Upload) -> Path:
     return Path(urlsplit(upload.url).path)
 
 
-async def _listen(server: AppMasterServer, port_file: Path, host: str) -> int:
+async def _listen(server: AppMasterServer | Meeting, port_file: Path, host: str) -> int:
     """Listen on the port of the process before, which every executor knows, else on any."""
     known = int(port_file.read_text()) if port_file.exists() else 0
     where = "127.0.0.1" if host in ("localhost", "127.0.0.1") else "0.0.0.0"
@@ -182,6 +192,15 @@ async def _listen(server: AppMasterServer, port_file: Path, host: str) -> int:
         raise TonyError(f"the port of the process before is taken: {error}") from error
     port_file.write_text(str(port))
     return port
+
+
+async def _meet(meeting: Meeting, port_file: Path, host: str) -> None:
+    """As `_listen`; but only ranks that are starting just now know the port, so another one will do."""
+    try:
+        await _listen(meeting, port_file, host)
+    except TonyError:
+        port_file.unlink()
+        await _listen(meeting, port_file, host)
 
 
 def _make_folder(

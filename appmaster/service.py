@@ -13,6 +13,7 @@ from appmaster import commands as do
 from appmaster import stimuli as on
 from appmaster.history import History
 from appmaster.machine import JobMachine
+from appmaster.meeting import Addresses, Meeting
 from appmaster.relay import OutputRelay
 from appmaster.view import snapshot
 from tony.clock import Clock
@@ -55,6 +56,8 @@ class Service:
         self._secrets = dict(secrets)
         self._checkpoint_dir = checkpoint_dir
         self._peers: dict[Identity, TaskPeer] = {}
+        self.addresses = Addresses(machine.tasks)
+        self.meeting: Meeting | None = None
         self.relay = OutputRelay(self._send_output)
 
     # Executors ------------------------------------------------------------------------------------------------
@@ -100,6 +103,7 @@ class Service:
         if before is not None and not known:
             raise NotPermitted(f"{task} is already attended")
         self._peers[identity] = peer
+        self.addresses.learn(identity, peer.address)
         if before is not None:
             before.close()
         self._feed(
@@ -190,6 +194,7 @@ class Service:
             "attempt": str(self._machine.attempt),
             "checkpoint_dir": self._checkpoint_dir,
             "tensorboard_port": str(record.ports.tensorboard_port if record.ports else 0),
+            **(self.meeting.invite(task, command.cluster) if self.meeting is not None else {}),
         }
         environment = {
             **job.env,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from executor.environment import ContainerEnvironment, user_environment
+from executor.interface import interface
 from executor.lease import Lease
 from executor.link import Connection, Lost, MasterLink, Received
 from executor.metrics import gpus
@@ -380,6 +381,7 @@ class Executor:
             virtual_env=self._workspace.environment,
             report_socket=run.report_path,
         )
+        environment.update(interface(environment, self._container.host))
         if not release.hold_ports:
             self._ports.release()
         run.start(self._workspace.argv(release.command), environment, self._workspace.work, self._lease)

@@ -154,7 +154,7 @@ def test_a_task_that_is_not_in_the_cluster_spec_has_no_environment() -> None:
 
 
 def test_the_default_framework_is_named_first() -> None:
-    assert names() == ["auto", "tensorflow", "pytorch", "mxnet", "standalone"]
+    assert names() == ["auto", "tensorflow", "pytorch", "horovod", "mxnet", "standalone"]
     assert [framework(name).name for name in names()] == names()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from tony.frameworks import framework, task_environment
-from tony.spec import ClusterSpec, Endpoint, JobSpec, RoleSpec, TaskId
+from tony.frameworks.horovod import Place, place
+from tony.spec import ClusterSpec, Endpoint, JobSpec, RestartPolicy, RestartSpec, RoleSpec, TaskId
 
 EXTRA = {"application_id": "application_1_0001"}
 
@@ -21,9 +23,9 @@ def job_of(kind: str, **instances: int) -> JobSpec:
     return JobSpec("a job", tuple(roles), kind)
 
 
-def own_environment(job: JobSpec, task: str) -> dict[str, str]:
+def own_environment(job: JobSpec, task: str, extra: dict[str, str] = EXTRA) -> dict[str, str]:
     cluster = ClusterSpec(1, {one: Endpoint("n1", 4000 + place) for place, one in enumerate(job.tasks())})
-    return framework(job.framework).environment(TaskId.parse(task), cluster, job, EXTRA)
+    return framework(job.framework).environment(TaskId.parse(task), cluster, job, extra)
 
 
 PARAMETER_SERVER = {"chief": 1, "worker": 2, "ps": 1, "evaluator": 1, "board": 1}
@@ -87,6 +89,56 @@ def test_pytorch_finds_rank_0_and_its_own_rank(roles: dict[str, int], task: str,
     assert own_environment(job_of("pytorch", **roles), task) == expected
 
 
+MEETING = {**EXTRA, "rendezvous_address": "n1:5000/invitation", "rendezvous_port": "5000"}
+
+
+def horovod_environment(rank: int, size: int, host: str) -> dict[str, str]:
+    return {
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": "n1:5000/invitation",
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": "5000",
+        "HOROVOD_RANK": str(rank),
+        "HOROVOD_SIZE": str(size),
+        "HOROVOD_LOCAL_RANK": "0",
+        "HOROVOD_LOCAL_SIZE": "1",
+        "HOROVOD_CROSS_RANK": str(rank),
+        "HOROVOD_CROSS_SIZE": str(size),
+        "HOROVOD_HOSTNAME": host,
+        "HOROVOD_CONTROLLER": "gloo",
+        "HOROVOD_CPU_OPERATIONS": "gloo",
+        "HOROVOD_GLOO_TIMEOUT_SECONDS": "120",
+    }
+
+
+@pytest.mark.parametrize(
+    ("roles", "task", "expected"),
+    [
+        ({"worker": 3}, "worker:0", horovod_environment(0, 3, "worker-0")),
+        ({"worker": 2, "chief": 1}, "worker:1", horovod_environment(2, 3, "worker-1")),
+        ({"worker": 2, "evaluator": 1}, "evaluator:0", {}),
+    ],
+)
+def test_every_rank_of_horovod_is_alone_on_a_host_of_its_own(
+    roles: dict[str, int], task: str, expected: dict[str, str]
+) -> None:
+    assert own_environment(job_of("horovod", **roles), task, MEETING) == expected
+
+
+def test_a_horovod_job_may_choose_how_long_ranks_wait_for_each_other() -> None:
+    job = replace(job_of("horovod", worker=2), env={"HOROVOD_GLOO_TIMEOUT_SECONDS": "600"})
+    assert "HOROVOD_GLOO_TIMEOUT_SECONDS" not in own_environment(job, "worker:0", MEETING)
+
+
+def test_several_horovod_processes_of_a_task_share_its_host() -> None:
+    job = job_of("horovod", worker=3)
+    cluster = ClusterSpec(1, {one: Endpoint("n1", 4000) for one in job.tasks()})
+    assert place(TaskId("worker", 1), cluster, job, process=3, processes=4) == Place(7, 12, 3, 4, 1, 3, "worker-1")
+
+
+def test_a_horovod_rank_cannot_be_restarted_alone() -> None:
+    job = replace(job_of("horovod", worker=2), restart=RestartSpec(RestartPolicy.TASK))
+    assert [problem.key for problem in framework("horovod").check(job)] == ["restart.policy"]
+
+
 @pytest.mark.parametrize("task", ["scheduler:0", "server:1", "worker:2"])
 def test_mxnet_finds_its_scheduler(task: str) -> None:
     job = job_of("mxnet", server=2, scheduler=1, worker=3, board=1)
@@ -105,11 +157,11 @@ def test_standalone_adds_nothing() -> None:
     assert own_environment(job_of("standalone", worker=1), "worker:0") == {}
 
 
-def test_auto_gives_tensorflow_and_pytorch_their_variables_at_once() -> None:
+def test_auto_gives_the_variables_of_tensorflow_pytorch_and_horovod_at_once() -> None:
     roles = {"worker": 2, "ps": 1}
-    together = own_environment(job_of("auto", **roles), "worker:1")
-    assert together == own_environment(job_of("tensorflow", **roles), "worker:1") | torch_environment(1, 2, 4000)
-    assert not [name for name in together if name.startswith(("HOROVOD_", "DMLC_"))]
+    together = own_environment(job_of("auto", **roles), "worker:1", MEETING)
+    parts = own_environment(job_of("tensorflow", **roles), "worker:1"), torch_environment(1, 2, 4000)
+    assert together == parts[0] | parts[1] | horovod_environment(1, 2, "worker-1")
 
 
 def test_what_the_application_master_asks_for_is_the_common_and_the_own_part() -> None:
@@ -135,6 +187,8 @@ def test_what_the_application_master_asks_for_is_the_common_and_the_own_part() -
         ("tensorflow", {"worker": 5000}, ["roles"]),
         ("pytorch", {"trainer": 2}, []),
         ("pytorch", {"ps": 2, "board": 1}, ["roles"]),
+        ("horovod", {"trainer": 2}, []),
+        ("horovod", {"ps": 2, "board": 1}, ["roles"]),
         ("mxnet", {"scheduler": 1, "server": 2, "worker": 2}, []),
         ("mxnet", {"worker": 2}, ["roles.scheduler", "roles.server"]),
         ("mxnet", {"scheduler": 2, "server": 1, "worker": 1}, ["roles.scheduler.instances"]),

@@ -120,11 +120,11 @@ KEYS: tuple[Key, ...] = (
     Key(
         "framework",
         Kind.CHOICE,
-        "whose environment the tasks get; auto: TensorFlow's and PyTorch's at once",
+        "whose environment the tasks get; auto: TensorFlow's, PyTorch's and Horovod's at once",
         _JOB.framework,
         "--framework",
         "shape",
-        choices=("auto", "tensorflow", "pytorch", "mxnet", "standalone"),
+        choices=("auto", "tensorflow", "pytorch", "horovod", "mxnet", "standalone"),
     ),
     Key("command", Kind.WORDS, "argv of the roles that have none of their own", group="shape", literal=True),
     Key("role", Kind.WORDS, "a role: NAME:N[:memory[:gpus]]", (), "--role", "shape", "SPEC"),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from tony.errors import Problem, UsageError
 from tony.frameworks.auto import Auto
 from tony.frameworks.base import Framework, common_environment
+from tony.frameworks.horovod import Horovod
 from tony.frameworks.layout import ranked
 from tony.frameworks.mxnet import MXNet
 from tony.frameworks.pytorch import PyTorch
@@ -18,7 +19,7 @@ from tony.spec import ClusterSpec, JobSpec, TaskId
 __all__ = ["Framework", "common_environment", "framework", "names", "ranked", "task_environment"]
 
 _FRAMEWORKS: dict[str, Framework] = {
-    one.name: one for one in (Auto(), TensorFlow(), PyTorch(), MXNet(), Standalone())
+    one.name: one for one in (Auto(), TensorFlow(), PyTorch(), Horovod(), MXNet(), Standalone())
 }
 
 

@@ -1,21 +1,23 @@
-"""The default: the variables of TensorFlow and PyTorch at once, so that a script of either finds its own."""
+"""The default: the variables of TensorFlow, PyTorch and Horovod, so that a script of each finds its own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from tony.frameworks.base import Framework
+from tony.frameworks.horovod import Horovod
 from tony.frameworks.pytorch import PyTorch
 from tony.frameworks.tensorflow import TensorFlow
 from tony.spec import ClusterSpec, JobSpec, TaskId
 
-_PARTS: tuple[Framework, ...] = (TensorFlow(), PyTorch())
+_PARTS: tuple[Framework, ...] = (TensorFlow(), PyTorch(), Horovod())
 
 
 class Auto(Framework):
     """Any roles: a framework whose roles are missing simply finds no variables."""
 
     name = "auto"
+    rendezvous = any(part.rendezvous for part in _PARTS)
 
     def environment(
         self, task: TaskId, cluster: ClusterSpec, job: JobSpec, extra: Mapping[str, str]

@@ -1,7 +1,8 @@
 """What a framework's file provides, and the variables that every user process gets.
 
 The values of `extra`, all text: ``application_id``; ``incarnation`` of the task (default ``1``); ``checkpoint_dir``
-and ``tensorboard_port`` where there is one (empty, or port 0: none). The generation is that of the cluster spec.
+and ``tensorboard_port`` where there is one (empty, or port 0: none); ``rendezvous_address`` and ``rendezvous_port``
+for the processes of a framework that meet there. The generation is that of the cluster spec.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class Framework(ABC):
     """How the processes of one framework find each other. Pure: nothing here imports the framework it serves."""
 
     name: ClassVar[str]
+    rendezvous: ClassVar[bool] = False
+    """Whether its processes meet at a key-value store of the master."""
 
     def check(self, job: JobSpec) -> list[Problem]:
         """What in the job this framework could never run with; called before anything is submitted."""

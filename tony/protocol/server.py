@@ -11,6 +11,7 @@ import hmac
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Protocol
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -41,6 +42,7 @@ class TaskPeer:
         self.task = task
         self.incarnation = incarnation
         self.token = token
+        self.address = _address(context.peer())
         self.closed = asyncio.Event()
         self._context = context
         self._outbox: deque[ToExecutor] = deque()
@@ -137,6 +139,13 @@ class AppMasterServer:
     async def stop(self, grace_s: float) -> None:
         """End all streams; calls in progress get `grace_s` seconds."""
         await self._server.stop(grace_s)
+
+
+def _address(peer: str) -> str:
+    """The IP address in gRPC's ``ipv4:10.0.0.1:4000``, ``ipv6:%5B::1%5D:4000``; empty for a peer without one."""
+    kind, _, rest = unquote(peer).partition(":")
+    host = rest.rpartition(":")[0].strip("[]").removeprefix("::ffff:")
+    return host if kind in ("ipv4", "ipv6") else ""
 
 
 def _metadata(context: grpc.aio.ServicerContext) -> dict[str, str]:
