@@ -175,6 +175,13 @@ class Attendance(ABC):
     def _on_remark(self, fact: on.Remark) -> None:
         self._event(EventKind.NOTE, fact.text, fact.identity.task)
 
+    def _on_confessed(self, fact: on.Confessed) -> None:
+        record = self._heard(fact.identity)
+        if record is not None:
+            record.defect = (fact.message, fact.traceback)
+            record.connected = False
+            self._out.append(do.DropStream(record.identity))
+
     # What follows for the task --------------------------------------------------------------------------------
 
     def _heard(self, identity: Identity) -> TaskRecord | None:
@@ -307,4 +314,5 @@ TASK_HANDLERS: dict[type, Callable[[Any, Any], None]] = {
     on.StreamClosed: Attendance._on_stream_closed,
     on.PageOffered: Attendance._on_page,
     on.Remark: Attendance._on_remark,
+    on.Confessed: Attendance._on_confessed,
 }

@@ -19,6 +19,8 @@ from tony.errors import TonyError
 from tony.paths import private_folder
 
 _KILL_AFTER_S = 5.0
+_LAST_WORDS_BYTES = 4096
+_LINE_CHARACTERS = 300
 
 
 @dataclass
@@ -26,7 +28,9 @@ class _Child:
     handle: str
     container_id: str
     process: subprocess.Popen[bytes]
+    said: Path
     stopped: bool = False
+    last_words: str | None = None
 
 
 class LocalContainers:
@@ -64,7 +68,8 @@ class LocalContainers:
         try:
             for name, path in self._files(identity.task.role).items():
                 (folder / name).symlink_to(path)
-            with (logs / "executor.out").open("wb") as output:
+            said = logs / "executor.out"
+            with said.open("wb") as output:
                 process = subprocess.Popen(
                     self._launch,
                     cwd=folder,
@@ -84,7 +89,7 @@ class LocalContainers:
         except OSError as error:
             raise TonyError(f"cannot start an executor: {error}") from error
         with self._lock:
-            self._children[handle] = _Child(handle, container_id, process)
+            self._children[handle] = _Child(handle, container_id, process, said)
         return handle
 
     def stop(self, handle: str) -> None:
@@ -130,6 +135,10 @@ class LocalContainers:
             return HandleState(child.handle, Phase.HELD, child.container_id, self._host)
         cause = EndCause.KILLED_BY_US if child.stopped else EndCause.EXITED
         ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if child.last_words is None:
+            child.last_words = "" if child.stopped or code == 0 else _last_line(child.said)
+        if child.last_words:
+            ended = f"{ended}: {child.last_words}"
         return HandleState(
             child.handle,
             Phase.ENDED,
@@ -139,6 +148,20 @@ class LocalContainers:
             code,
             f"the executor's process ended with {ended}",
         )
+
+
+def _last_line(path: Path) -> str:
+    """What an executor that crashed said last: the exception of its last traceback, else its last line."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LAST_WORDS_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    heads = [number for number, line in enumerate(lines) if line.startswith("Traceback (")]
+    raised = [line for line in lines[heads[-1] + 1 :] if line and not line[0].isspace()] if heads else []
+    line = raised[0] if raised else next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return "".join(letter for letter in line if letter.isprintable())[:_LINE_CHARACTERS]
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -19,6 +19,7 @@ from appmaster.incident import ASK_AFTER_S, Incident
 from appmaster.placement import Placement
 from appmaster.policy import Action, Budget, Decision, decide, root_cause
 from appmaster.tasks import TaskRecord
+from appmaster.watching import Watching
 from tony.containers import EndCause
 from tony.events import EventKind
 from tony.snapshot import Failure, Verdict
@@ -37,11 +38,11 @@ _TOLD_AGAIN_S = 2.0
 """A wait is explained when it has lasted this long; what it waits for is told again when it changed since."""
 
 
-class JobMachine(Placement):
+class JobMachine(Placement, Watching):
     """All state of one job. Create it, feed it `Begin`, then whatever happens.
 
-    What tasks say and what is known of them is in `Attendance`, where they run in `Placement`; here is what follows
-    from it for the job.
+    What tasks say and what is known of them is in `Attendance`, where they run in `Placement`, how they get on in
+    `Watching`; here is what follows from it for the job.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class JobMachine(Placement):
                 self._settle(record)
         self._watch_nodes()
         self._ask_for_signs_of_life()
+        self._watch()
         self._say_what_it_waits_for()
         self._show_progress()
 
@@ -131,6 +133,7 @@ class JobMachine(Placement):
         for record in self.tasks.values():
             if record.heard_at is not None:
                 record.heard_at += fact.seconds
+        self._nobody_listened(fact.seconds)
 
     def _on_stop_asked(self, fact: on.StopAsked) -> None:
         self.stop_grace_s = fact.grace_s
@@ -158,8 +161,14 @@ class JobMachine(Placement):
         if role.sidecar:
             self._leave(record, "its user process has ended")
             return
+        self._accuse(failure)
+
+    def _accuse(self, failure: Failure) -> None:
         self.incident = self.incident or Incident(self._now)
         self.incident.failures.append(failure)
+
+    def _gang(self) -> tuple[TaskRecord, ...]:
+        return tuple(self.stages.gang(self.stage))
 
     def _decide_incident(self) -> None:
         assert self.incident is not None
@@ -427,6 +436,7 @@ class JobMachine(Placement):
 _HANDLERS: dict[type, Callable[[JobMachine, Any], None]] = {
     **TASK_HANDLERS,
     on.ContainerSeen: JobMachine._on_seen,
+    on.Beaten: JobMachine._on_beaten,
     on.Begin: JobMachine._on_begin,
     on.Tick: JobMachine._on_tick,
     on.StoodStill: JobMachine._on_stood_still,

@@ -79,7 +79,7 @@ class Budget:
 
     def charge(self, root: Failure, step: float) -> None:
         """Count a root cause. `step` is the highest step that any task has reported so far."""
-        signature = f"{root.task} {root.reason.value} {root.message}"
+        signature = _signature(root)
         progressed = step > self.best_step
         self.same = 1 if progressed or signature != self.last else self.same + 1
         self.last, self.best_step = signature, max(step, self.best_step)
@@ -91,6 +91,13 @@ class Budget:
             self.infrastructure += 1
         else:
             self.user += 1
+
+
+def _signature(root: Failure) -> str:
+    """What makes two failures the same: the user's code fails alike on any rank, the platform does not."""
+    same = f"{root.reason.value} {root.message}"
+    of_the_platform = root.reason in _PLATFORM and root.reason.fault is Fault.INFRASTRUCTURE
+    return f"{root.task} {same}" if of_the_platform else same
 
 
 def root_cause(failures: Sequence[Failure]) -> Failure:

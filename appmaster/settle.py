@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from appmaster.stimuli import ExitReport
 from appmaster.tasks import TaskRecord
@@ -117,6 +117,9 @@ def _container_failure(record: TaskRecord, generation: int) -> Failure:
         spoke = record.heard_at is not None
         reason = Reason.EXECUTOR_LOST if spoke else Reason.LAUNCH_FAILED
     text = end.diagnostics.strip() or "the container ended without a report"
+    if record.defect is not None and reason is Reason.EXECUTOR_LOST:
+        words, traceback = record.defect
+        return replace(_failure(record, generation, reason, words), traceback=traceback)
     return _failure(record, generation, reason, text)
 
 

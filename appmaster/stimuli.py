@@ -165,6 +165,15 @@ class Remark:
 
 
 @dataclass(frozen=True)
+class Confessed:
+    """An executor ends by a defect of its own; the end of its container follows."""
+
+    identity: Identity
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True)
 class StopAsked:
     """Somebody who may wants the job to end."""
 
@@ -197,6 +206,7 @@ Stimulus = (
     | StreamClosed
     | PageOffered
     | Remark
+    | Confessed
     | StopAsked
     | BackendLost
 )

@@ -33,6 +33,8 @@ class TaskRecord:
     report: ExitReport | None = None
     failure: Failure | None = None
     ended: HandleState | None = None
+    defect: tuple[str, str] | None = None
+    """Last words of an executor that ends by a defect of its own: a sentence and its traceback."""
     connected: bool = False
     stop_asked: bool = False
     asked_at: float | None = None
@@ -100,7 +102,7 @@ class TaskRecord:
         self.incarnation += 1
         self.state = TaskState.NEW
         self.handle = self.container_id = self.host = self.node = ""
-        self.ports = self.report = self.failure = self.ended = None
+        self.ports = self.report = self.failure = self.ended = self.defect = None
         self.connected = self.stop_asked = False
         self.asked_at = self.held_at = self.heard_at = None
         self.ended_at = self.user_stop_deadline = None

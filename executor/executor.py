@@ -124,6 +124,9 @@ class Executor:
                     self._take(item)
                 self._watch_clock(time.monotonic())
             return EXIT_LEASE_OVER if self._exit_code is None else self._exit_code
+        except Exception as error:
+            self._link.confess(error)
+            raise
         finally:
             self._close()
 

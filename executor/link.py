@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from tony.errors import TonyError
-from tony.protocol.messages import FromExecutor, Hello, OutputChunk, ToExecutor
+from tony.protocol.messages import Defect, FromExecutor, Hello, OutputChunk, ToExecutor
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 2.0
 _OUTPUTS_LIMIT = 16
+_CONFESSION_S = 1.0
+_TRACEBACK_CHARACTERS = 16_000
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +103,13 @@ class MasterLink:
         """The connection works, and takes messages; the next pause is a short one again."""
         self._welcomed = True
         self._pause_s = _FIRST_PAUSE_S
+
+    def confess(self, error: Exception) -> None:
+        """Last words: a defect of our own ends this executor. Waits a second at most until they are taken."""
+        words = f"the executor ended by a defect of tony: {type(error).__name__}: {error}"
+        said = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        if self.send(FromExecutor(defect=Defect(message=words, traceback=said[-_TRACEBACK_CHARACTERS:]))):
+            self.join(_CONFESSION_S)
 
     def pause_s(self) -> float:
         """How long to wait before the next attempt; doubles, with jitter, so that a thousand do not come at once."""

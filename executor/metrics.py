@@ -25,6 +25,7 @@ GPU_PERIOD_S = 15.0
 _SMI_LIMIT_S = 5.0
 _SMI_FAILURES = 3
 _PROCESSES_LIMIT = 500
+_STOPPED = ("stopped", "tracing-stop")
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,10 @@ class Metrics:
 
     @property
     def latest(self) -> dict[str, float]:
-        """``cpu_percent`` (of one core), ``memory_mb``, ``processes``, ``gpu_percent``, ``gpu_memory_mb``."""
+        """``cpu_percent`` (of one core), ``memory_mb``, ``processes``, ``io_mb_per_s``, ``gpu_percent`` and so on.
+
+        ``frozen`` counts processes that are stopped (SIGSTOP, a debugger). Empty before the first sample.
+        """
         return dict(self._latest)
 
     def close(self) -> None:
@@ -66,30 +70,47 @@ class _ProcessTree:
         self._known: dict[int, psutil.Process] = {}
         self._sampled_at = time.monotonic()
         self._spent: dict[int, float] = {}
+        self._moved: dict[int, int] = {}
 
     def sample(self, pids: list[int]) -> dict[str, float]:
         now = time.monotonic()
         memory = cpu_s = 0.0
         known: dict[int, psutil.Process] = {}
         spent: dict[int, float] = {}
+        moved: dict[int, int] = {}
+        io_bytes = stopped = 0
         for pid in pids[:_PROCESSES_LIMIT]:
             try:
                 process = self._known.get(pid) or psutil.Process(pid)
                 with process.oneshot():
                     memory += process.memory_info().rss
                     times = process.cpu_times()
+                    stopped += process.status() in _STOPPED
+                    moved[pid] = _moved(process)
             except psutil.Error:
                 continue
             known[pid] = process
             spent[pid] = times.user + times.system
             cpu_s += max(0.0, spent[pid] - self._spent.get(pid, 0.0))
+            io_bytes += max(0, moved[pid] - self._moved.get(pid, 0))
         elapsed = max(now - self._sampled_at, 0.001)
-        self._known, self._spent, self._sampled_at = known, spent, now
-        return {
+        self._known, self._spent, self._moved, self._sampled_at = known, spent, moved, now
+        sample = {
             "cpu_percent": round(100.0 * cpu_s / elapsed, 1),
             "memory_mb": round(memory / 1024**2, 1),
             "processes": float(len(known)),
+            "io_mb_per_s": round(io_bytes / elapsed / 1000**2, 3),
         }
+        return {**sample, "frozen": float(stopped)} if stopped else sample
+
+
+def _moved(process: psutil.Process) -> int:
+    """Bytes that it has read and written so far, through files, pipes and most sockets; 0 where that is not told."""
+    try:
+        counters = process.io_counters()
+    except (psutil.Error, AttributeError):
+        return 0
+    return int(counters.read_chars + counters.write_chars)
 
 
 class _Gpus:

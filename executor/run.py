@@ -79,8 +79,9 @@ class UserRun:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """The last sample of what it uses."""
-        return self._metrics.latest if self._metrics is not None else {}
+        """The last sample of what it uses, and ``output_bytes``: what the task has written so far, dropped or not."""
+        sample = self._metrics.latest if self._metrics is not None else {}
+        return {**sample, "output_bytes": float(self._streams.heard_bytes)} if sample else {}
 
     def take(self, event: RunEvent, variables: Mapping[str, str]) -> None:
         """Something happened to it."""

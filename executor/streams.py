@@ -104,6 +104,7 @@ class Streams:
             name: RotatedLog(folder / f"{name}.log", self.changed) for name in (STDOUT, STDERR)
         }
         self.tail = TailBuffer()
+        self.heard_bytes = 0
         self._readers: list[threading.Thread] = []
 
     def attach(self, generation: int, ended: Callable[[OutputEnded], None]) -> tuple[int, int]:
@@ -133,6 +134,7 @@ class Streams:
                 for key, _ in selector.select():
                     data = os.read(key.fd, _READ_BYTES)
                     if data:
+                        self.heard_bytes += len(data)
                         key.data.take(data)
                     else:
                         selector.unregister(key.fd)

@@ -183,6 +183,7 @@ class Times:
     report_grace_s: float = 3.0
     root_cause_s: float = 3.0
     stop_grace_s: float = 30.0
+    early_exit_s: float = 5 * 60.0
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,19 @@ def test_a_freed_port_can_be_bound_without_any_flag(master: ScriptedMaster, tmp_
         assert master.expect("result").exit_code == 0
 
 
+def test_a_defect_of_the_executor_is_told_with_its_traceback(master: ScriptedMaster, tmp_path: Path) -> None:
+    with executor_process(master, tmp_path) as process:
+        master.expect("hello")
+        master.welcome()
+        master.expect("ready")
+        broken = messages.Release(generation=1, command=[job("exit_0.py")], packed_environment={"X": b"not zlib"})
+        master.say(release=broken)
+        defect = master.expect("defect")
+        assert process.wait(10) == 1
+    assert defect.message.startswith("the executor ended by a defect of tony: error: Error -3")
+    assert "_on_release" in defect.traceback
+
+
 # What the user process gets -----------------------------------------------------------------------------------
 
 

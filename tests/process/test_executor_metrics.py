@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -62,7 +63,22 @@ def test_a_process_that_is_gone_has_no_numbers_and_is_no_error() -> None:
     process.wait()
     found = sampled(process.pid, {}, "processes")
     found.close()
-    assert found.latest == {"cpu_percent": 0.0, "memory_mb": 0.0, "processes": 0.0}
+    assert found.latest == {"cpu_percent": 0.0, "memory_mb": 0.0, "processes": 0.0, "io_mb_per_s": 0.0}
+
+
+def test_a_frozen_process_and_bytes_that_move_are_told() -> None:
+    writes = "import sys\nwhile True: open('/dev/null', 'wb').write(bytes(100_000))"
+    process = subprocess.Popen([sys.executable, "-c", writes])
+    found = Metrics(os.getpid(), {})
+    try:
+        assert eventually(lambda: found.latest.get("io_mb_per_s", 0.0) > 0.1)
+        assert "frozen" not in found.latest
+        process.send_signal(signal.SIGSTOP)
+        assert eventually(lambda: found.latest.get("frozen") == 1.0)
+    finally:
+        found.close()
+        process.kill()
+        process.wait()
 
 
 def test_gpus_are_summed_and_only_those_of_the_task_are_asked(tmp_path: Path) -> None:
@@ -81,7 +97,7 @@ def test_an_nvidia_smi_that_misbehaves_only_costs_its_numbers(tmp_path: Path, sc
     began = time.monotonic()
     found = sampled(os.getpid(), smi(tmp_path, script), "cpu_percent")
     found.close()
-    assert set(found.latest) == {"cpu_percent", "memory_mb", "processes"}
+    assert set(found.latest) == {"cpu_percent", "memory_mb", "processes", "io_mb_per_s"}
     assert time.monotonic() - began < 5.0
 
 

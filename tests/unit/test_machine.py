@@ -212,6 +212,39 @@ def test_the_same_failure_three_times_without_progress_ends_the_job() -> None:
     assert verdict(world) == (JobState.FAILED, Reason.REPEATED)
 
 
+def test_the_same_failure_of_other_ranks_is_the_same_failure() -> None:
+    world = running(restart=RestartSpec(max_user=9))
+    for name in ("worker:1", "worker:0", "worker:1"):
+        world.exit(name, code=1, message="ValueError: bad batch")
+        world.pass_time(1.0, beating=WORKERS)
+        for one in WORKERS:
+            world.feed(on.UserStopped(world.who(one), world.machine.generation - 1))
+        world.prepare(*WORKERS)
+    assert verdict(world) == (JobState.FAILED, Reason.REPEATED)
+
+
+def test_nodes_that_are_lost_one_after_the_other_are_not_the_same_failure() -> None:
+    world = running(restart=RestartSpec(max_infrastructure=9))
+    for name, other in (WORKERS, WORKERS[::-1], WORKERS):
+        world.end_container(name, EndCause.NODE_LOST, "Container released on a *lost* node")
+        world.feed(on.StreamClosed(world.who(name)))
+        world.pass_time(5.0, beating=[other])
+        world.feed(on.UserStopped(world.who(other), world.machine.generation - 1))
+        world.bring_up(name)
+        world.prepare(other)
+        assert world.machine.state is JobState.RUNNING
+
+
+def test_the_last_words_of_an_executor_are_in_the_failure() -> None:
+    world = running(restart=RestartSpec(policy=RestartPolicy.NEVER))
+    world.feed(on.Confessed(world.who("worker:1"), "the executor ended by a defect of tony: KeyError: 'x'", "Trace"))
+    world.end_container("worker:1", text="Container failed during execution")
+    world.pass_time(1.0, beating=["worker:0"])
+    failure = world.machine.verdict.first_failure
+    assert (failure.reason, failure.traceback) == (Reason.EXECUTOR_LOST, "Trace")
+    assert failure.message == "the executor ended by a defect of tony: KeyError: 'x'"
+
+
 def test_progress_between_failures_keeps_the_job_going() -> None:
     world = running(restart=RestartSpec(max_infrastructure=9))
     for step in range(4):

@@ -277,6 +277,12 @@ KEYS: tuple[Key, ...] = (
         choices=tuple(policy.value for policy in SuccessPolicy),
     ),
     Key(
+        "early_exit",
+        Kind.DURATION,
+        "fail when ranks stand still for this long after one of them has ended with 0; 0s: never",
+        format_duration(_TIMES.early_exit_s),
+    ),
+    Key(
         "stop_grace",
         Kind.DURATION,
         "time between asking a user process to end and ending it",

@@ -206,6 +206,7 @@ def _times(settings: Settings) -> Times:
         lost_s=settings.value("times.lost"),
         lease_s=settings.value("times.lease"),
         stop_grace_s=settings.value("stop_grace"),
+        early_exit_s=settings.value("early_exit"),
     )
     for key in ("queue_timeout", "gang_timeout", "times.beat", "times.lost", "times.lease", "times.registration"):
         if settings.value(key) <= 0:

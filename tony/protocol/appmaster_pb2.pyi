@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromExecutor(_message.Message):
-    __slots__ = ("hello", "ready", "beat", "started", "result", "user_stopped", "url", "note", "left")
+    __slots__ = ("hello", "ready", "beat", "started", "result", "user_stopped", "url", "note", "left", "defect")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     BEAT_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,7 @@ class FromExecutor(_message.Message):
     URL_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
     LEFT_FIELD_NUMBER: _ClassVar[int]
+    DEFECT_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     ready: Ready
     beat: Beat
@@ -26,7 +27,8 @@ class FromExecutor(_message.Message):
     url: Url
     note: Note
     left: Left
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., user_stopped: _Optional[_Union[UserStopped, _Mapping]] = ..., url: _Optional[_Union[Url, _Mapping]] = ..., note: _Optional[_Union[Note, _Mapping]] = ..., left: _Optional[_Union[Left, _Mapping]] = ...) -> None: ...
+    defect: Defect
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., user_stopped: _Optional[_Union[UserStopped, _Mapping]] = ..., url: _Optional[_Union[Url, _Mapping]] = ..., note: _Optional[_Union[Note, _Mapping]] = ..., left: _Optional[_Union[Left, _Mapping]] = ..., defect: _Optional[_Union[Defect, _Mapping]] = ...) -> None: ...
 
 class ToExecutor(_message.Message):
     __slots__ = ("welcome", "refused", "release", "stop_user", "leave", "result_ack", "send_output", "beat_now")
@@ -177,6 +179,14 @@ class Note(_message.Message):
 class Left(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Defect(_message.Message):
+    __slots__ = ("message", "traceback")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    TRACEBACK_FIELD_NUMBER: _ClassVar[int]
+    message: str
+    traceback: str
+    def __init__(self, message: _Optional[str] = ..., traceback: _Optional[str] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("token", "beat_s", "lease_s", "lost_s", "workspace", "generation")

@@ -1,0 +1,74 @@
+"""How the user processes get on: the part of the machine that looks at what runs, and at what only seems to."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+
+from appmaster import stimuli as on
+from appmaster.attendance import Attendance
+from appmaster.early import early_exit
+from appmaster.pulse import Pulse
+from appmaster.tasks import TaskRecord
+from tony.snapshot import Failure
+from tony.spec import JobSpec, TaskId
+from tony.state import JobState, TaskState
+
+_LOOK_S = 1.0
+
+
+class Watching(Attendance):
+    """Keeps a pulse of every released task. Nothing of it is kept over a restart: it begins anew then."""
+
+    def __init__(self, job: JobSpec, now: float, wall: float) -> None:
+        super().__init__(job, now, wall)
+        self._pulses: dict[TaskId, Pulse] = {}
+        self._ended_at: dict[TaskId, float] = {}
+        self._watched_generation = 0
+        self._look_at = now
+
+    @abstractmethod
+    def _gang(self) -> tuple[TaskRecord, ...]:
+        """The tasks that were released together."""
+
+    @abstractmethod
+    def _accuse(self, failure: Failure) -> None:
+        """A failure that no task has reported."""
+
+    def _on_beaten(self, fact: on.Beaten) -> None:
+        super()._on_beaten(fact)
+        pulse = self._pulses.get(fact.identity.task)
+        if pulse is not None and self.current(fact.identity) is not None:
+            pulse.beat(fact.metrics, fact.progress, self._now)
+
+    def _nobody_listened(self, seconds: float) -> None:
+        for pulse in self._pulses.values():
+            pulse.shift(seconds)
+
+    def _watch(self) -> None:
+        """Look at everybody, about once a second."""
+        if self._now < self._look_at:
+            return
+        self._look_at = self._now + _LOOK_S
+        gang = self._gang()
+        self._follow(gang)
+        if self.state is JobState.RUNNING:
+            failure = early_exit(self.job, gang, self._pulses, self._ended_at, self._now)
+            if failure is not None:
+                self._ended_at.clear()
+                self._accuse(replace(failure, at=self._wall()))
+
+    def _follow(self, gang: tuple[TaskRecord, ...]) -> None:
+        """Pulses for those who run now, and for nobody else."""
+        if self.generation != self._watched_generation:
+            self._watched_generation = self.generation
+            self._pulses.clear()
+            self._ended_at.clear()
+        for record in gang:
+            if record.state is TaskState.RUNNING and record.failure is None:
+                if record.task not in self._pulses:
+                    self._pulses[record.task] = Pulse(self._now)
+                continue
+            self._pulses.pop(record.task, None)
+            if record.state is TaskState.SUCCEEDED:
+                self._ended_at.setdefault(record.task, self._now)
