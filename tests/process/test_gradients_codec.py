@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import struct
 import tracemalloc
@@ -159,3 +160,15 @@ def test_a_library_that_others_can_write_is_not_loaded(monkeypatch: pytest.Monke
     assert not build._is_ours(library)
     library.chmod(0o700)
     assert build._is_ours(library)
+
+
+def test_what_killed_compilations_left_is_removed_and_what_runs_is_not(tmp_path: Path) -> None:
+    command = build.compiler()
+    if command is None:
+        pytest.skip("no C compiler here")
+    old, fresh = tmp_path / "codec-1old.partial", tmp_path / "codec-1new.partial"
+    for partial in (old, fresh):
+        partial.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    build.compile_to(tmp_path / "codec-1.so", command, (*build.FLAGS, "-O0"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["codec-1.so", "codec-1new.partial"]

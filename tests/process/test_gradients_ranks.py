@@ -133,6 +133,13 @@ def test_a_nan_is_skipped_by_all_and_another_layout_is_an_error_on_all(horovod_p
         assert "(64, 32)" in answer["message"] and "(64, 33)" in answer["message"]
 
 
+def test_ranks_find_out_together_how_gradients_travel_best(horovod_python: str) -> None:
+    found = answers(run_horovod(horovod_python, 2, "auto_loop", TONY_QUANTIZE="auto"))
+    assert found[0] == found[1]
+    assert {4, 8, 16, 32} <= set(found[0]["tried"]) and found[0]["kept"] in (4, 8, 16, 32)
+    assert found[0]["steps"] < 60
+
+
 def test_torch_ranks_learn_and_keep_the_same_weights(torch_python: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

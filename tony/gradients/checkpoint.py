@@ -43,6 +43,7 @@ def save(exchange: Exchange, folder: Path) -> Path:
         "size": exchange.transport.size,
         "step": exchange.step,
         "settings": asdict(exchange.settings),
+        "bits": None if exchange.deciding else exchange.bits,
         "tensors": [[tensor.name, list(tensor.shape), tensor.dtype] for tensor in tensors],
     }
     arrays: dict[str, np.ndarray[Any, Any]] = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
@@ -68,8 +69,9 @@ def restore(exchange: Exchange, folder: Path, resize: bool = False) -> int:
     """Take back the residuals of `folder` into a fresh exchange; returns the step to go on with.
 
     A collective call. With `resize`, files of another world size are accepted: what all old ranks owed is
-    divided among the new ones; a missing old file is logged as lost. Raises ResidualMismatch, on every rank,
-    for files that are missing, damaged, or of another model, rank, size or setting.
+    divided among the new ones, and how gradients travel is decided anew; a missing old file is logged as lost.
+    Raises ResidualMismatch, on every rank, for files that are missing, damaged, or of another model, rank, size or
+    setting.
     """
     transport = exchange.transport
     problem, step = "", -1
@@ -96,6 +98,8 @@ def _restore_own(exchange: Exchange, folder: Path, resize: bool) -> int:
     _accept(exchange, path, about)
     if (about["rank"], about["size"]) != (rank, size):
         raise ResidualMismatch(f"{path.name} holds rank {about['rank']} of {about['size']}")
+    if about.get("bits"):
+        exchange.decided(int(about["bits"]))
     for part in exchange.parts:
         for phase in (UP, DOWN):
             part.residuals[phase][:] = _array(arrays, f"residual-{part.index}-{phase}", part.residuals[phase], path)

@@ -1,7 +1,8 @@
 """The exchange: gradients of all ranks in, their average out, the same bits on every rank.
 
 Per bucket: an alltoall of codes, the sum on each chunk's owner (who keeps a residual of its own), an allgather
-of codes. Two ranks do with one round. Both residuals change only when the average is finite on all ranks.
+of codes. Two ranks do with one round. Both residuals change only when the average is finite on all ranks. Without
+codes the floats go through the transport's own average, where it has one.
 """
 
 from __future__ import annotations
@@ -20,8 +21,18 @@ from tony.gradients.codec.choice import choose
 from tony.gradients.errors import BadGradient, GradientError, ResidualMismatch
 from tony.gradients.feedback import Feedback
 from tony.gradients.parts import UP, CodedPart, Part, PlainPart
-from tony.gradients.quantizer import BLOCK, Bytes, Floats, Scheme
-from tony.gradients.transport import Transport
+from tony.gradients.quantizer import BLOCK, Bytes, Floats, Scheme, aligned
+from tony.gradients.transport import AveragesFloats, Transport
+from tony.gradients.whole import (
+    HALF_BITS,
+    MARK_ELEMENTS,
+    MOST_RANKS,
+    WHOLE_BITS,
+    alarm,
+    is_finite,
+    marks_agree,
+    write_mark,
+)
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +47,8 @@ class Settings:
     """How gradients are exchanged; must be equal on all ranks. `up` None: everything as float32.
 
     `down`: the codes of the second phase, by default those of the first. `server_feedback` False leaves out
-    the owner's residual, which costs accuracy; it exists to show that.
+    the owner's residual, which costs accuracy; it exists to show that. `ways`: the bits among which an
+    AutoExchange chooses, 32 for float32 and 16 for float16; it begins with `up`.
     """
 
     up: Scheme | None = Scheme(4)
@@ -47,6 +59,7 @@ class Settings:
     exempt: tuple[str, ...] = ()
     exempt_below: int = 1024
     bucket_bytes: int = 16 << 20
+    ways: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,15 @@ class Exchange:
         self.step = 0
         self.layout: Layout | None = None
         self.parts: list[CodedPart] = []
+        self.bits = self.settings.up.bits if self.settings.up else WHOLE_BITS
+        """As what gradients travel: 2, 4 or 8 bit codes, or floats of 16 or 32 bits."""
+        self.floats = isinstance(transport, AveragesFloats) and transport.size <= MOST_RANKS
+        """Whether the transport averages floats by itself."""
         self._codec = codec or choose()
+        self._vector: Floats = np.zeros(MARK_ELEMENTS, np.float32)
+        self._starts: list[int] = []
+        self._agreed: tuple[bytes, int] | None = None
+        self._owing = False
         self._exempt: Floats = np.zeros(0, np.float32)
         self._exempt_average: Floats = np.zeros(0, np.float32)
         self._digest = bytes(16)
@@ -92,8 +113,13 @@ class Exchange:
             arrays = [np.asarray(array, np.float32) for _, array in gradients]
             return Averages(arrays, all(bool(np.isfinite(array).all()) for array in arrays), 0)
         problem = self._prepare(gradients)
-        agreement = Agreement(self._described | {"flush": flush}, self._tensor_list(gradients), self.step, problem)
+        described = self._described | {"width": self.bits, "flush": flush, "deciding": self.deciding}
+        agreement = Agreement(described, self._tensor_list(gradients), self.step, problem)
         header = agreement.header(digest_of(agreement.settings, self._digest))
+        whole = self._average_whole(header, problem, gradients)
+        if whole is not None:
+            return whole
+        flush = flush or self.bits >= HALF_BITS
         if problem:
             self.transport.alltoall(np.frombuffer(header * size, np.uint8), [HEADER_BYTES] * size)
             raise explain(self.transport, agreement)
@@ -111,9 +137,26 @@ class Exchange:
         if finite:
             for part in coded:
                 part.clear_residuals() if flush else part.commit()
+            self._owing = not flush
+        self._agreed = (self._digest, len(self._vector))
         self._note(finite)
         self.step += 1
         return Averages(self._results(), finite, sent)
+
+    @property
+    def deciding(self) -> bool:
+        """Whether it is still being found out how gradients travel best."""
+        return False
+
+    def travel(self, bits: int) -> None:
+        """From the next step on, on all ranks alike: codes of 2, 4 or 8 bits, or floats of 16 or 32."""
+        self.bits = bits
+        self._agree_on_codes()
+
+    def decided(self, bits: int) -> None:
+        """Take over a decision of an earlier run. The next step compares it between the ranks."""
+        self.travel(bits)
+        self._agreed = None
 
     def residual_norm(self) -> float:
         """Euclidean norm of what this rank has not sent yet (worker side)."""
@@ -125,13 +168,57 @@ class Exchange:
             raise ResidualMismatch("the gradients seen so far have another layout")
         if self.layout is None:
             self._build(layout)
-        self._adopted = True
+        self._adopted = self._owing = True
 
     def lay_out(self, tensors: Sequence[Tensor]) -> Layout:
         """The layout that these tensors get under the settings."""
         settings = self.settings
         exempt = (".*",) if settings.up is None else settings.exempt
         return lay_out(tensors, exempt, settings.bucket_bytes, settings.exempt_below)
+
+    def _average_whole(
+        self, header: bytes, problem: GradientError | None, gradients: Sequence[Gradient]
+    ) -> Averages | None:
+        """A step with floats through the transport's own average; None if all ranks have to go the long way."""
+        transport, agreed = self.transport, self._agreed
+        if agreed is None or self.bits < HALF_BITS or not self.floats or not isinstance(transport, AveragesFloats):
+            return None
+        half = self.bits == HALF_BITS
+        if problem or agreed[0] != self._digest:
+            transport.mean(alarm(agreed[1]), half)
+            return None
+        write_mark(self._vector, header)
+        if self._owing:
+            for part in self.parts:
+                part.add_owed()
+        average = transport.mean(self._vector, half)
+        if not marks_agree(average, header, transport.size):
+            self._copy_in(gradients)
+            return None
+        finite = is_finite(average)
+        if half and not finite:
+            average = transport.mean(self._vector, False)
+            finite = is_finite(average)
+            if finite:
+                log.warning("step %d: a gradient is too large for float16: float32 from now on", self.step)
+                self.travel(WHOLE_BITS)
+        if finite and self._owing:
+            for part in self.parts:
+                part.clear_residuals()
+            self._owing = False
+        self._note(finite)
+        self.step += 1
+        ring = 2 * (transport.size - 1) * len(average) * (self.bits // 8) // transport.size
+        return Averages(self._results(average), finite, ring)
+
+    def _agree_on_codes(self) -> None:
+        """Give all buckets the codes of the way that gradients travel now."""
+        asked = self.settings.up
+        if asked is None or self.bits >= HALF_BITS:
+            return
+        up = Scheme(self.bits, asked.rounding, asked.norm)
+        for part in self.parts:
+            part.travel_as(up, self.settings.down or up)
 
     def _round(self, parts: Sequence[Part], header: bytes, agreement: Agreement) -> int:
         """One round of one or more parts. Returns the bytes for other ranks."""
@@ -189,7 +276,7 @@ class Exchange:
 
     def _buffer(self, length: int) -> Bytes:
         if len(self._message) < length:
-            self._message = np.empty(length, np.uint8)
+            self._message = aligned(length, np.uint8)
         return self._message[:length]
 
     def _prepare(self, gradients: Sequence[Gradient]) -> GradientError | None:
@@ -210,16 +297,24 @@ class Exchange:
             self._build(self.lay_out(tensors))
         assert self.layout is not None
         self._adopted = False
+        self._copy_in(gradients)
+        return None
+
+    def _copy_in(self, gradients: Sequence[Gradient]) -> None:
+        assert self.layout is not None
         for (_, array), (tensor, place) in zip(gradients, self.layout, strict=True):
             target = self._exempt if place.bucket == EXEMPT else self.parts[place.bucket].gradient
             with np.errstate(over="ignore"):
                 target[place.offset : place.offset + tensor.size] = array.reshape(-1)
-        return None
 
     def _build(self, layout: Layout) -> None:
         old_layout, old_parts = self.layout, self.parts
         up, settings, size = self.settings.up, self.settings, self.transport.size
         self.parts = []
+        self._starts = [MARK_ELEMENTS + layout.exempt_elements]
+        for elements in layout.bucket_elements:
+            self._starts.append(self._starts[-1] + elements)
+        self._vector = aligned(self._starts[-1], np.float32)
         for index, elements in enumerate(layout.bucket_elements):
             assert up is not None
             bounds = [BLOCK * block for block in chunk_bounds(elements // BLOCK, size)]
@@ -232,9 +327,11 @@ class Exchange:
                 settings.down or up,
                 settings.feedback,
                 settings.server_feedback,
+                self._vector[self._starts[index] : self._starts[index + 1]],
             )
             self.parts.append(part)
-        self._exempt = np.zeros(layout.exempt_elements, np.float32)
+        self._agree_on_codes()
+        self._exempt = self._vector[MARK_ELEMENTS : self._starts[0]]
         self._exempt_average = np.zeros(layout.exempt_elements, np.float32)
         self.layout = layout
         self._digest = layout.digest
@@ -254,11 +351,15 @@ class Exchange:
         lost = float(np.sqrt(sum(float(np.dot(p.residuals[1], p.residuals[1])) for p in old_parts)))
         log.info("the gradients have a new layout; owner residuals of norm %.3g were dropped", lost)
 
-    def _results(self) -> list[Floats]:
+    def _results(self, whole: Floats | None = None) -> list[Floats]:
+        """The averages as they lie in the buckets, or in a vector that travelled whole."""
         assert self.layout is not None
         results = []
         for tensor, place in self.layout:
-            source = self._exempt_average if place.bucket == EXEMPT else self.parts[place.bucket].average
+            if whole is not None:
+                source = whole[MARK_ELEMENTS if place.bucket == EXEMPT else self._starts[place.bucket] :]
+            else:
+                source = self._exempt_average if place.bucket == EXEMPT else self.parts[place.bucket].average
             results.append(source[place.offset : place.offset + tensor.size].reshape(tensor.shape))
         return results
 

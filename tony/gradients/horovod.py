@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tony.gradients.quantizer import Bytes
+from tony.gradients.quantizer import ALIGNMENT, Bytes, Floats
 
 SIZE_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
@@ -54,8 +54,8 @@ class HorovodTransport:
         """See Transport.alltoall."""
         with self._tf.device("/CPU:0"):
             splits = self._tf.constant(list(lengths), self._tf.int32)
-            received, counts = self._hvd.alltoall(self._tf.constant(message), splits, name="tony.alltoall")
-        return _cut(received.numpy(), counts.numpy())
+            received, counts = self._hvd.alltoall(self._tensor(message), splits, name="tony.alltoall")
+        return _cut(_array(received), counts.numpy())
 
     def allgather(self, message: Bytes, lengths: Sequence[int] | None = None) -> list[Bytes]:
         """See Transport.allgather. Horovod does not tell the lengths, so without them it takes two calls."""
@@ -63,12 +63,33 @@ class HorovodTransport:
             if lengths is None:
                 length = self._tf.constant([len(message)], self._tf.int32)
                 lengths = self._hvd.allgather(length, name="tony.lengths").numpy().tolist()
-            received = self._hvd.allgather(self._tf.constant(message), name="tony.allgather")
-        return _cut(received.numpy(), lengths)
+            received = self._hvd.allgather(self._tensor(message), name="tony.allgather")
+        return _cut(_array(received), lengths)
+
+    def mean(self, values: Floats, half: bool) -> Floats:
+        """See AveragesFloats.mean."""
+        with self._tf.device("/CPU:0"):
+            sent = self._tensor(values)
+            if half:
+                sent = self._tf.cast(sent, self._tf.float16)
+            received = self._hvd.allreduce(sent, op=self._hvd.Average, name=f"tony.mean.{16 if half else 32}")
+            average: Floats = _array(self._tf.cast(received, self._tf.float32))
+        return average
 
     def broadcast(self, values: Sequence[Any]) -> list[Any]:
         """Tensors of equal shapes on all ranks: everywhere those of rank 0, in order."""
         return [self._hvd.broadcast(value, 0, name=f"tony.broadcast.{index}") for index, value in enumerate(values)]
+
+    def _tensor(self, array: Any) -> Any:
+        """A tensor on the array's own memory, where TensorFlow can use that; it is not kept beyond the call."""
+        if array.flags.writeable and array.ctypes.data % ALIGNMENT == 0 and len(array) > 0:
+            return self._tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+        return self._tf.constant(array)
+
+
+def _array(tensor: Any) -> Any:
+    """An array on the tensor's own memory, which lives as long as the array."""
+    return np.asarray(memoryview(tensor))
 
 
 def _cut(received: Bytes, counts: Any) -> list[Bytes]:

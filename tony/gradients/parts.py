@@ -113,7 +113,9 @@ class CodedPart:
         down: Scheme,
         feedback: Feedback,
         server_feedback: bool,
+        gradient: Floats | None = None,
     ) -> None:
+        """`gradient`: where the bucket's gradient lies, if it has a place already."""
         elements = bounds[-1]
         self.index = index
         self.bounds = bounds
@@ -123,8 +125,9 @@ class CodedPart:
         self.finite = True
         self.schemes = (up, down)
         self.coefficients = (Coefficients(up, feedback), Coefficients(down, feedback))
+        self._feedback = feedback
         own = 0 if self.direct else bounds[rank + 1] - bounds[rank]
-        self.gradient: Floats = np.zeros(elements, np.float32)
+        self.gradient: Floats = np.zeros(elements, np.float32) if gradient is None else gradient
         self.average: Floats = np.zeros(elements, np.float32)
         self.residuals: list[Floats] = [np.zeros(elements, np.float32), np.zeros(own, np.float32)]
         self.units: Floats = np.zeros(blocks_of(elements), np.float32)
@@ -204,11 +207,25 @@ class CodedPart:
             if self._measures(phase) and len(units):
                 self.coefficients[phase].observe(measured_gamma(units, self.stats[phase]))
 
+    def travel_as(self, up: Scheme, down: Scheme) -> None:
+        """Use other codes from the next step on; what is owed stays owed."""
+        if (up, down) != self.schemes:
+            self.schemes = (up, down)
+            self.coefficients = (Coefficients(up, self._feedback), Coefficients(down, self._feedback))
+
     def flush_part(self) -> PlainPart:
         """The bucket with everything it owes, as floats; after it both residuals are to be cleared."""
         with np.errstate(over="ignore", invalid="ignore"):
             values = self.gradient + self.residuals[UP]
         return PlainPart(values, self.average, self.bounds, self.rank, self.residuals[DOWN])
+
+    def add_owed(self) -> None:
+        """Add to the gradient what it owes, so that the mean of all ranks' gradients owes nothing."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.gradient += self.residuals[UP]
+            if not self.direct:
+                own = self.gradient[self.bounds[self.rank] : self.bounds[self.rank + 1]]
+                own += self.residuals[DOWN] * np.float32(self.size)
 
     def clear_residuals(self) -> None:
         for residual in self.residuals:

@@ -14,7 +14,7 @@ bits.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,8 @@ BLOCK = 512
 UNIT_BYTES = 2
 LEVELS = {2: 1, 4: 7, 8: 127}
 LANES = 16
+ALIGNMENT = 64
+"""Bytes; TensorFlow uses foreign memory that begins at a multiple of it."""
 
 MAGNITUDE_MASK = 0x7FFFFFFF
 TOO_LARGE = 0x79800000
@@ -80,6 +82,14 @@ class Scheme:
         """Upper bound of E|Q(v)-v|^2 / |v|^2 over all v of one block, for stochastic rounding."""
         levels = float(self.levels)
         return float(min(BLOCK / (4 * levels * levels), np.sqrt(BLOCK) / levels))
+
+
+def aligned(elements: int, kind: type[np.generic]) -> npt.NDArray[Any]:
+    """Zeros that begin at a multiple of 64 bytes."""
+    size = np.dtype(kind).itemsize
+    room = np.zeros(elements * size + ALIGNMENT, np.uint8)
+    begin = -room.ctypes.data % ALIGNMENT
+    return room[begin : begin + elements * size].view(kind)
 
 
 def blocks_of(elements: int) -> int:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
+from tony.gradients.auto import WAYS
 from tony.gradients.errors import BadSetting
 from tony.gradients.exchange import Settings
 from tony.gradients.feedback import Feedback
@@ -15,8 +16,9 @@ Mode: TypeAlias = Literal["nearest", "stochastic", "paper"]
 
 VARIABLE = "TONY_QUANTIZE"
 """Counts where the script does not give `bits`."""
-DEFAULT_BITS = 4
 NONE = "none"
+AUTO = "auto"
+_POSSIBLE = "use 2, 4, 8, 'auto' or 'none'"
 
 _MODES: dict[str, tuple[Rounding, Norm]] = {
     "nearest": ("nearest", "max"),
@@ -26,7 +28,7 @@ _MODES: dict[str, tuple[Rounding, Norm]] = {
 
 
 def settings_for(
-    bits: int | Literal["none"] | None = None,
+    bits: int | Literal["auto", "none"] | None = None,
     down_bits: int | None = None,
     mode: Mode = "nearest",
     exempt: Sequence[str] = (),
@@ -35,7 +37,7 @@ def settings_for(
     seed: int = 0,
     bucket_bytes: int = 16 << 20,
 ) -> Settings:
-    """The settings. `bits`: 2, 4, 8, "none" (float32), or None: as the job was submitted, else 4.
+    """The settings. `bits`: 2, 4, 8, "auto", "none" (float32), or None: as the job was submitted, else "auto".
 
     `down_bits`: bits of the second phase, if not the same. The mode "paper" has one lossy phase, as published:
     its second phase has 8 bits, rounded to nearest. `exempt`: regular expressions, searched in the names
@@ -45,24 +47,27 @@ def settings_for(
         raise BadSetting(f"mode={mode!r} is not possible", f"use one of {', '.join(sorted(_MODES))}")
     rounding, norm = _MODES[mode]
     chosen = _from_job() if bits is None else bits
-    up = None if chosen == NONE else Scheme(_number(chosen), rounding, norm)
+    ways = WAYS if chosen == AUTO else ()
+    up = None if chosen == NONE else Scheme(min(WAYS) if ways else _number(chosen), rounding, norm)
     if up is not None and mode == "paper":
         down: Scheme | None = Scheme(down_bits or 8)
     else:
         down = None if down_bits is None or up is None else Scheme(down_bits, rounding, norm)
-    return Settings(up, down, Feedback(alpha, beta), seed=seed, exempt=tuple(exempt), bucket_bytes=bucket_bytes)
+    return Settings(
+        up, down, Feedback(alpha, beta), seed=seed, exempt=tuple(exempt), bucket_bytes=bucket_bytes, ways=ways
+    )
 
 
 def _from_job() -> int | str:
-    text = os.environ.get(VARIABLE, str(DEFAULT_BITS)).strip()
-    if text == NONE:
-        return NONE
+    text = os.environ.get(VARIABLE, AUTO).strip()
+    if text in (NONE, AUTO):
+        return text
     if not text.isdecimal() or int(text) not in LEVELS:
-        raise BadSetting(f"{VARIABLE}={text!r} is not possible", "use 2, 4, 8 or none")
+        raise BadSetting(f"{VARIABLE}={text!r} is not possible", _POSSIBLE)
     return int(text)
 
 
 def _number(bits: int | str) -> int:
     if isinstance(bits, str):
-        raise BadSetting(f"bits={bits!r} is not possible", "use 2, 4, 8 or 'none'")
+        raise BadSetting(f"bits={bits!r} is not possible", _POSSIBLE)
     return bits

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from tony.gradients.auto import exchange_for
 from tony.gradients.errors import BadSetting
-from tony.gradients.exchange import Exchange, Settings
+from tony.gradients.exchange import Settings
 from tony.gradients.horovod import HorovodTransport, world_size
 from tony.gradients.request import settings_for
 
@@ -30,7 +31,7 @@ class Gradients:
             raise BadSetting(f"give either settings or {', '.join(sorted(arguments))}")
         chosen = settings or settings_for(**arguments)
         self.transport = HorovodTransport() if world_size() > 1 else None
-        self.exchange = None if self.transport is None else Exchange(self.transport, chosen)
+        self.exchange = None if self.transport is None else exchange_for(self.transport, chosen)
         self.flush_next = False
         """Set before a step to send all that is owed in it (for a checkpoint that needs no residuals)."""
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tony.gradients.quantizer import Bytes
+from tony.gradients.quantizer import Bytes, Floats
 
 T = TypeVar("T")
 
@@ -71,6 +71,16 @@ class ThreadTransport:
     def allgather(self, message: Bytes, lengths: Sequence[int] | None = None) -> list[Bytes]:
         """See Transport.allgather."""
         return self._meet(message.copy())
+
+    def mean(self, values: Floats, half: bool) -> Floats:
+        """See AveragesFloats.mean."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            sent = self._meet(values.astype(np.float16 if half else np.float32))
+            total = sent[0].copy()
+            for other in sent[1:]:
+                total += other
+            average: Floats = total.astype(np.float32) * np.float32(1 / self.size)
+        return average
 
     def _meet(self, sent: Any) -> list[Any]:
         self._round += 1

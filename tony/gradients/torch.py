@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tony.gradients.errors import BadSetting
-from tony.gradients.quantizer import Bytes
+from tony.gradients.quantizer import Bytes, Floats
 
 
 class TorchTransport:
@@ -57,6 +57,16 @@ class TorchTransport:
         received = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(received, padded, group=self._group)
         return [piece.numpy()[:size] for piece, size in zip(received, sizes, strict=True)]
+
+    def mean(self, values: Floats, half: bool) -> Floats:
+        """See AveragesFloats.mean."""
+        torch, dist = self._torch, self._dist
+        sent = torch.from_numpy(values.copy())
+        if half:
+            sent = sent.half()
+        dist.all_reduce(sent, group=self._group)
+        average: Floats = sent.float().mul_(1 / self._size).numpy()
+        return average
 
     def _tensor(self, message: Bytes) -> Any:
         """The same memory as a tensor; torch wants it writable."""

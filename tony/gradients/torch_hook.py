@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from tony.gradients.auto import exchange_for
 from tony.gradients.errors import BadGradient
-from tony.gradients.exchange import Exchange
 from tony.gradients.request import settings_for
 from tony.gradients.torch import TorchTransport
 
@@ -29,7 +29,7 @@ class State:
     """
 
     def __init__(self, network: Any, group: Any = None, **arguments: Any) -> None:
-        self.exchange = Exchange(TorchTransport(group), settings_for(**arguments))
+        self.exchange = exchange_for(TorchTransport(group), settings_for(**arguments))
         self.finite = True
         self.flush_next = False
         """Set before a step to send all that is owed in it (for a checkpoint that needs no residuals)."""

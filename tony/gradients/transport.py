@@ -1,11 +1,11 @@
-"""What an exchange needs from the outside: two collective calls, in the same order on every rank."""
+"""What an exchange needs from the outside: two collective calls, in one order on every rank, and maybe a third."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from tony.gradients.quantizer import Bytes
+from tony.gradients.quantizer import Bytes, Floats
 
 
 class Transport(Protocol):
@@ -28,5 +28,17 @@ class Transport(Protocol):
         """The messages of all ranks, in rank order; their lengths may differ.
 
         `lengths`: of the messages of all ranks, where every rank knows them; saves a call.
+        """
+        ...
+
+
+@runtime_checkable
+class AveragesFloats(Protocol):
+    """A transport that averages floats by itself; without it floats travel through the two calls above."""
+
+    def mean(self, values: Floats, half: bool) -> Floats:
+        """The mean over all ranks of a vector of one length on all, the same bits on every rank; a new array.
+
+        `half`: as float16 on the wire and in the sum, which may overflow.
         """
         ...

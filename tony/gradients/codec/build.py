@@ -5,6 +5,7 @@ Without a compiler, or when it fails, the reason is logged in one sentence and t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import logging
@@ -14,6 +15,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ def compile_to(target: Path, command: list[str], flags: tuple[str, ...] = FLAGS)
     Blocks for about two seconds. Raises OSError or subprocess.SubprocessError.
     """
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _remove_abandoned(target.parent)
     descriptor, name = tempfile.mkstemp(prefix=target.stem, suffix=".partial", dir=target.parent)
     os.close(descriptor)
     partial = Path(name)
@@ -63,6 +66,15 @@ def compile_to(target: Path, command: list[str], flags: tuple[str, ...] = FLAGS)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what compilations left that were killed: no compilation takes longer than its limit."""
+    oldest = time.time() - 2 * COMPILE_TIMEOUT_S
+    for partial in folder.glob("codec-*.partial"):
+        with contextlib.suppress(OSError):  # another process may be doing the same
+            if partial.stat().st_mtime < oldest:
+                partial.unlink()
 
 
 def load() -> ctypes.CDLL | None:
