@@ -82,7 +82,6 @@ def test_flags_of_later_features_are_absent() -> None:
     absent = {
         "--image",
         "--mount",
-        "--quantize",
         "--min-workers",
         "--max-workers",
     }

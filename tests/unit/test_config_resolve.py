@@ -388,3 +388,11 @@ def test_times_that_cannot_work_are_refused(ask: Ask) -> None:
     assert ask.only(sets=["times.lost=1s"]).key == "times.lost"
     assert ask.only(sets=["times.backoff_min=5m"]).key == "times.backoff_min"
     assert ask.only(flags={"queue_timeout": ["0s"]}).key == "queue_timeout"
+
+
+def test_the_bits_of_gradients_are_one_of_five_words(ask: Ask) -> None:
+    assert ask.job().quantize is None
+    for text in ("2", "4", "8", "auto", "none"):
+        assert ask.job(flags={"quantize": [text]}).quantize == text
+    problem = ask.only(flags={"quantize": ["3"]})
+    assert (problem.key, problem.value, problem.message) == ("quantize", "3", "must be one of 2, 4, 8, auto, none.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -165,3 +166,12 @@ def test_an_unknown_framework_is_an_error_with_the_nearest_name() -> None:
     with pytest.raises(UsageError) as caught:
         framework("caffe")
     assert "auto, tensorflow" in (caught.value.problems[0].hint or "")
+
+
+def test_scripts_are_told_how_many_bits_a_gradient_may_have() -> None:
+    job = job_of(RoleSpec("worker", ("train.py",)))
+    cluster = ClusterSpec(1, {TaskId("worker", 0): Endpoint("n1", 4000)})
+    extra = {"application_id": "application_1_0001"}
+    assert "TONY_QUANTIZE" not in common_environment(TaskId("worker", 0), cluster, job, extra)
+    asked = replace(job, quantize="4")
+    assert common_environment(TaskId("worker", 0), cluster, asked, extra)["TONY_QUANTIZE"] == "4"

@@ -73,6 +73,7 @@ class Key:
         return "TONY_" + (self.flag or self.name).lstrip("-").replace("-", "_").replace(".", "_").upper()
 
 
+QUANTIZE = ("2", "4", "8", "auto", "none")
 MAX_TASKS = 10_000
 MAX_GPUS = 1_024
 MAX_VCORES = 1_024
@@ -314,6 +315,15 @@ KEYS: tuple[Key, ...] = (
         "--checkpoint-dir",
         "extras",
         "DIR",
+    ),
+    Key(
+        "quantize",
+        Kind.CHOICE,
+        "bits for each element of a gradient on the wire, in scripts that use tony.gradients",
+        None,
+        "--quantize",
+        "extras",
+        choices=QUANTIZE,
     ),
     # site
     Key(

@@ -101,6 +101,7 @@ def resolve_settings(settings: Settings, request: Request) -> Resolved:
         am_attempts=settings.value("am.attempts"),
         am_resources=Resources(settings.value("am.memory"), settings.value("am.vcores")),
         checkpoint_dir=_folder(settings, "checkpoint_dir"),
+        quantize=settings.value("quantize"),
         view_users=tuple(settings.value("view_users")),
         modify_users=tuple(settings.value("modify_users")),
     )

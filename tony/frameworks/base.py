@@ -76,6 +76,8 @@ def common_environment(task: TaskId, cluster: ClusterSpec, job: JobSpec, extra: 
         environment["TONY_CLUSTER_SPEC"] = environment["CLUSTER_SPEC"] = table
     if extra.get("checkpoint_dir"):
         environment["TONY_CHECKPOINT_DIR"] = extra["checkpoint_dir"]
+    if job.quantize:
+        environment["TONY_QUANTIZE"] = job.quantize
     if rank >= 0:
         environment["RANK"] = str(rank)
         environment["WORLD"] = str(layout.world_size)
