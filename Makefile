@@ -32,11 +32,13 @@ demo: setup java $(TENSORFLOW)/.complete  ## train on a real one-machine YARN an
 test: setup java torch horovod  ## all tests: pure, processes, real YARN
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-.PHONY: test-unit test-process test-cluster
+.PHONY: test-unit test-process test-faults test-cluster
 test-unit: setup  ## the pure tests, in seconds
 	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
 test-process: setup torch horovod  ## real processes on this machine
 	$(BIN)/python -m pytest tests/process tests/contract $(PYTEST_ARGS)
+test-faults: setup  ## the short part of the fault matrix, on this machine
+	$(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
 test-cluster: setup java horovod  ## a real YARN on this machine
 	$(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)
 

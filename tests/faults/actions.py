@@ -1,17 +1,17 @@
-"""What is done to a job: to its processes, its connections, its files, its cluster. Each takes the scene."""
+"""What is done to a job: to its processes, its connections, its files. Each takes the scene."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-
-import psutil
 
 from tests.faults.injector import Scene
 
@@ -226,71 +226,81 @@ def freeze_master(scene: Scene, seconds: float) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-def rival(flags: Sequence[str]) -> Callable[[Scene], None]:
-    """Submit a second job of the same size at once; it has to succeed, too."""
+# What a container finds on its node ------------------------------------------------------------------------
+
+
+def gpu_tool(script: str) -> Callable[[Scene], None]:
+    """An `nvidia-smi` of ours, first in the PATH of every executor. It must have been asked when the job ends."""
+
+    def prepare(scene: Scene) -> None:
+        scene.path.mkdir()
+        tool = scene.path / "nvidia-smi"
+        tool.write_text(f"#!/bin/sh\ntouch {scene.folder}/asked\n{script}\n")
+        tool.chmod(0o755)
+
+    return prepare
+
+
+def was_asked(scene: Scene) -> None:
+    """Wait until the tool was used."""
+    scene.wait_for((scene.folder / "asked").exists, "nvidia-smi to be asked")
+
+
+def foreign_environment(scene: Scene) -> None:
+    """A Python environment as an archive, whose interpreter was built for another processor."""
+    source = scene.folder / "foreign"
+    (source / "bin").mkdir(parents=True)
+    (source / "pyvenv.cfg").write_text("version = 3.11.0\n")
+    # An ELF header of a 64-bit little-endian executable for RISC-V.
+    header = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + b"\x02\0\xf3\0\x01\0\0\0"
+    interpreter = source / "bin" / "python3"
+    interpreter.write_bytes(header.ljust(4096, b"\0"))
+    interpreter.chmod(0o755)
+    (source / "bin" / "python").symlink_to("python3")
+    archive = shutil.make_archive(str(scene.folder / "foreign"), "gztar", source)
+    scene.flags += ["--venv", archive]
+
+
+def compiler() -> str | None:
+    """What the library of `other_clocks` is built with."""
+    return shutil.which("cc")
+
+
+def other_clocks(scene: Scene) -> None:
+    """Master, the victim's executor and its user process have wall clocks of their own, right at first."""
+    for name in ("appmaster", scene.task):
+        _set_clock(scene, name, 0)
+    source = Path(__file__).with_name("clock.c")
+    command = [
+        compiler() or "cc",
+        "-O1",
+        "-shared",
+        "-fPIC",
+        "-o",
+        str(scene.folder / "clock.so"),
+        str(source),
+        "-ldl",
+    ]
+    subprocess.run(command, check=True, timeout=60)
+
+
+def jump(seconds: int, *, master: bool) -> Callable[[Scene], None]:
+    """The wall clock of the master, or of the victim's node, jumps, and jumps back some seconds later."""
 
     def act(scene: Scene) -> None:
-        other = Scene(scene.site, scene.folder / "rival", scene.rng, workers=scene.workers)
-        other.folder.mkdir()
+        name = "appmaster" if master else scene.task
+        pid = scene.one("appmaster") if master else scene.one("executor", scene.task)
+        if "clock.so" not in Path(f"/proc/{pid}/maps").read_text():
+            scene.notes.append(f"{name} has the machine's clock")
         scene.mark()
-        try:
-            other.begin(("--steps", "20"), flags)
-            scene.find()
-            other.find()
-            code, document = other.result(300.0)
-            if code:
-                scene.notes.append(f"the rival ended with {code}: {document.get('message')}")
-        finally:
-            other.close()
+        _set_clock(scene, name, seconds)
+        time.sleep(6.0)
+        _set_clock(scene, name, 0)
 
     return act
 
 
-# The cluster --------------------------------------------------------------------------------------------------
-
-
-def _daemon_above(scene: Scene, pid: int) -> int:
-    """The NodeManager that runs this process."""
-    assert scene.site.own is not None
-    known = {daemon.pid for daemon in scene.site.own.status().daemons}
-    return next(parent.pid for parent in psutil.Process(pid).parents() if parent.pid in known)
-
-
-def kill_node(with_containers: bool) -> Callable[[Scene], None]:
-    """KILL for the victim's NodeManager; with its containers, as when the machine has lost its power."""
-
-    def act(scene: Scene) -> None:
-        executor = scene.one("executor", scene.task)
-        manager = _daemon_above(scene, executor)
-        below = psutil.Process(manager).children(recursive=True) if with_containers else []
-        scene.undo.append(partial(_start_again, scene))
-        scene.mark()
-        os.kill(manager, signal.SIGKILL)
-        for process in below:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-
-    return act
-
-
-def restart_daemon(prefix: str, pause_s: float) -> Callable[[Scene], None]:
-    """KILL for those daemons, and start them again some seconds later."""
-
-    def act(scene: Scene) -> None:
-        assert scene.site.own is not None
-        pids = [daemon.pid for daemon in scene.site.own.status().daemons if daemon.name.startswith(prefix)]
-        scene.mark()
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(pause_s)
-        _start_again(scene)
-
-    return act
-
-
-def _start_again(scene: Scene) -> None:
-    own = scene.site.own
-    assert own is not None
-    settings = own.earlier_settings()
-    assert settings is not None
-    own.start(settings)
+def _set_clock(scene: Scene, name: str, seconds: int) -> None:
+    path = scene.folder / f"clock-{name}"
+    path.with_suffix(".new").write_text(f"{seconds:+d}\n")
+    path.with_suffix(".new").replace(path)

@@ -29,8 +29,16 @@ _LOOK_S = 0.05
 _POINT_S = 90.0
 
 _WRAPPER = """#!/bin/sh
-# Runs the executors of one job: waits at a gate, and goes through a proxy, where the test has put one.
+# Runs master and executors of one job: with clocks and tools of the test, and behind its gates and proxies.
 for last; do :; done
+case "$last" in
+  executor) clock={folder}/clock-$TONY_TASK ;;
+  *) clock={folder}/clock-$last ;;
+esac
+if [ -e "$clock" ]; then
+  export LD_PRELOAD={folder}/clock.so FAULTS_CLOCK="$clock"
+fi
+if [ -d {folder}/path ]; then export PATH={folder}/path:"$PATH"; fi
 if [ "$last" = executor ]; then
   name="$TONY_TASK-$TONY_INCARNATION"
   printf %s "$TONY_AM_ADDRESS" > {folder}/master.new && mv {folder}/master.new {folder}/master
@@ -72,6 +80,7 @@ class Scene:
     injected_at: float = 0.0
     application_id: str = ""
     wrapped: bool = False
+    flags: list[str] = field(default_factory=list)
     client: subprocess.Popen[str] | None = None
     events: list[Event] = field(default_factory=list)
     proxies: dict[str, Proxy] = field(default_factory=dict)
@@ -88,6 +97,11 @@ class Scene:
         return self.folder / "trace"
 
     @property
+    def path(self) -> Path:
+        """First in the PATH of executors where it exists; only with `wrapped`."""
+        return self.folder / "path"
+
+    @property
     def task(self) -> str:
         """The victim as the product names it."""
         return f"worker:{self.victim}"
@@ -98,7 +112,8 @@ class Scene:
         tag = f"fault-{uuid.uuid4().hex[:12]}"
         command = [
             *(sys.executable, "-m", "tony", "--json", "submit", "--workers", str(self.workers), "--memory", "256m"),
-            *("--venv", "none", "--am-memory", "1g", "--tag", tag, *flags),
+            *("--am-memory", "1g", "--tag", tag, *flags, *self.flags),
+            *(() if "--venv" in self.flags else ("--venv", "none")),
             *(["-c", f"node_python={self._wrapper()}"] if self.wrapped else []),
             *(str(TRAIN), "--", "--trace", str(self.trace), *arguments),
         ]

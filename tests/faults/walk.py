@@ -1,54 +1,42 @@
-"""Walk the fault matrix: ``python -m tests.faults.walk --backend local --seeds 20 --only 1,2,3 --resume FILE``.
+"""Walk the fault matrix: ``python -m tests.faults.walk --folder F --backend local --seeds 20 --only 1,2,partition``.
 
 Every run draws its victim and its point from a seed that is printed; a run of the same seed draws the same. What is
-done is kept in the resume file, one JSON line a run, and is not done again.
+done is kept in ``F/walk-<backend>.jsonl``, one line for each run, and is not done again: a walk may be broken off and
+taken up, or walked in parts. ``--backend yarn`` starts a YARN and an HDFS of its own, whose daemons are hurt, too;
+with ``--conf-dir`` and ``--bin-dir`` it uses one that runs, and leaves its daemons alone. At the end, the table.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import multiprocessing
 import os
 import random
 import shutil
+import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from multiprocessing.queues import Queue
 from pathlib import Path
+from types import FrameType
 
-from tests.faults.faults import FAULTS, Fault
+from tests.faults.fault import OWN, Fault
+from tests.faults.faults import FAULTS
 from tests.faults.injector import NotReached, Scene, Site
-from tests.faults.invariants import Seen, inspect
-from tony.localcluster.cluster import ClusterSettings, LocalCluster
-from tony.localjobs import LocalJobs
+from tests.faults.invariants import Seen, inspect, leftovers
+from tests.faults.runs import Run, keep, kept, summary, table, wrong
+from tests.faults.sites import Ground, ground, site_at
 
 STEPS = 60
 
 
-@dataclass(frozen=True)
-class Run:
-    """One walked fault."""
-
-    key: str
-    backend: str
-    seed: int
-    point: str
-    victim: int
-    seconds: float
-    seen: Seen
-
-    @property
-    def right(self) -> bool:
-        """Whether everything was as it has to be."""
-        return not self.seen.violations and not self.seen.leftovers
-
-
 def walk(fault: Fault, site: Site, seed: int, folder: Path) -> Run:
-    """Run one job, hurt it, and look at what is left. `folder` is new, and removed when all was right."""
+    """Run one job in a new `folder`, hurt it, and look at what is left."""
     rng = random.Random(f"{fault.key} {seed}")
+    folder.mkdir(parents=True, exist_ok=True)
     scene = Scene(site, folder, rng, fault.workers, rng.randrange(2), wrapped=fault.wrapped)
     point = rng.choice(fault.points).replace("*", str(rng.randint(1, STEPS // 4)))
     arguments = list(fault.arguments)
@@ -58,37 +46,54 @@ def walk(fault: Fault, site: Site, seed: int, folder: Path) -> Run:
         )
     if "--steps" not in arguments:
         arguments += ["--steps", str(STEPS)]
-    if fault.prepare is not None:
-        fault.prepare(scene)
-    folder.mkdir(parents=True, exist_ok=True)
+    load = os.getloadavg()[0]
     began = time.monotonic()
     try:
+        if fault.prepare is not None:
+            fault.prepare(scene)
         seen = _hurt(fault, scene, point, arguments)
     finally:
         scene.close()
-    return Run(fault.key, site.backend, seed, point, scene.victim, round(time.monotonic() - began, 1), seen)
+    seconds = round(time.monotonic() - began, 1)
+    return Run(
+        fault.key, site.backend, seed, point, scene.victim, seconds, seen, round(time.time(), 1), round(load, 1)
+    )
 
 
 def _hurt(fault: Fault, scene: Scene, point: str, arguments: Sequence[str]) -> Seen:
-    scene.begin(arguments, fault.flags)
     try:
+        scene.begin(arguments, fault.flags)
         if fault.act is not None:
             scene.reach(point)
             fault.act(scene)
-        else:
+        elif fault.submits:
             scene.find()
         code, document = scene.result(fault.limit_s)
         if not scene.known():
-            right = code == fault.expected.code
-            wrong = () if right else (f"exit code {code}, nothing submitted: {scene.last_words()}",)
-            return Seen("nothing submitted", "", code, violations=wrong)
+            return _refused(fault, scene, code, document)
         if fault.expected.code == -9:
             scene.handle.wait(fault.limit_s)
         elif not scene.injected_at:
             _mark_trouble(scene)
         return _inspected(fault, scene, code, document)
     except NotReached as error:
-        return Seen(violations=(str(error),), leftovers=())
+        return Seen(violations=(str(error), *scene.notes), leftovers=(), wrong_end=True)
+
+
+def _refused(fault: Fault, scene: Scene, code: int, document: dict[str, object]) -> Seen:
+    """The cluster has never heard of the job: the client stopped it, or was stopped."""
+    found = list(scene.notes)
+    if code != fault.expected.code:
+        found.append(f"exit code {code}, nothing submitted: {scene.last_words()}")
+    reason, told = str(document.get("error", "")), None
+    if not fault.submits:
+        told = fault.says(f"{document.get('message', '')}\n{scene.words()}")
+        if reason != fault.expected.reason:
+            found.append(f"error {reason}, not {fault.expected.reason}")
+        if not told:
+            found.append(f"nothing says /{fault.expected.message}/: {scene.last_words()}")
+    left = tuple(leftovers(scene, fault.expected.gone_s))
+    return Seen("nothing submitted", reason, code, "", None, None, left, tuple(found), told, bool(found))
 
 
 def _mark_trouble(scene: Scene) -> None:
@@ -104,159 +109,122 @@ def _inspected(fault: Fault, scene: Scene, code: int, document: dict[str, object
     return seen
 
 
-# Sites --------------------------------------------------------------------------------------------------------
+# Many ---------------------------------------------------------------------------------------------------------
 
 
-def local_site(folder: Path) -> Site:
-    """This machine's processes, with a state folder of its own."""
-    state = folder / "state"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TONY_")}
-    environment |= {"TONY_CLUSTER": "local", "TONY_STATE_DIR": str(state)}
-    os.environ["TONY_STATE_DIR"] = str(state)
-    return Site("local", environment, LocalJobs(state), state)
-
-
-def yarn_site(folder: Path, conf_dir: Path, bin_dir: Path, own: LocalCluster | None = None) -> Site:
-    """A YARN that runs already; `own` when its daemons may be hurt."""
-    from tony.clusters import Address, connect
-
-    state = folder / "state"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TONY_")}
-    environment |= {
-        "TONY_CLUSTER": "yarn",
-        "TONY_STATE_DIR": str(state),
-        "HADOOP_CONF_DIR": str(conf_dir),
-        "PATH": f"{bin_dir}:{environment['PATH']}",
-    }
-    os.environ["TONY_STATE_DIR"] = str(state)
-    return Site("yarn", environment, connect(Address("yarn", str(conf_dir), str(bin_dir)), state), state, own)
-
-
-@contextmanager
-def site(
-    backend: str, conf_dir: Path | None = None, bin_dir: Path | None = None, keep: bool = False
-) -> Iterator[tuple[Site, Path]]:
-    """A back-end and a folder for its jobs, which goes away with it."""
-    folder = Path(tempfile.mkdtemp(prefix="walk-"))
-    own = LocalCluster(folder / "cluster") if backend == "own" else None
-    if own is not None:
-        own.start(ClusterSettings(nodes=2, memory_mb=8192, vcores=64, gpus=8))
-        where = yarn_site(folder, own.conf_dir, own.bin_dir, own)
-    elif backend == "yarn":
-        assert conf_dir is not None and bin_dir is not None, "--conf-dir and --bin-dir are needed"
-        where = yarn_site(folder, conf_dir, bin_dir)
-    else:
-        where = local_site(folder)
-    try:
-        yield where, folder
-    finally:
-        where.cluster.close()
-        if own is not None:
-            own.stop()
-        if keep:
-            print(f"kept: {folder}", file=sys.stderr)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-# Table --------------------------------------------------------------------------------------------------------
-
-
-def kept(path: Path | None) -> list[Run]:
-    """What was walked before."""
-    if path is None or not path.exists():
-        return []
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [Run(**{**line, "seen": Seen(**{**line["seen"], **_tuples(line["seen"])})}) for line in lines]
-
-
-def _tuples(seen: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(seen[name]) for name in ("leftovers", "violations")}
-
-
-def table(runs: Sequence[Run]) -> Iterator[str]:
-    """Fault, seeds, final state, reason, worst times, leftovers; then every run that was not right."""
-    yield "| fault | seeds right | final state | reason | root cause | detect s | recover s | leftovers |"
-    yield "|---|---|---|---|---|---|---|---|"
-    for key in dict.fromkeys(run.key for run in runs):
-        mine = [run for run in runs if run.key == key]
-        seen = [run.seen for run in mine]
-        words = [
-            key,
-            f"{sum(run.right for run in mine)}/{len(mine)}",
-            "/".join(sorted({s.state or "?" for s in seen})),
-            "/".join(sorted({s.reason or "?" for s in seen})),
-            "/".join(sorted({s.cause for s in seen})) or "-",
-            _worst([s.detect_s for s in seen]),
-            _worst([s.recover_s for s in seen]),
-            str(sum(len(s.leftovers) for s in seen)),
-        ]
-        yield "| " + " | ".join(words) + " |"
-    for run in runs:
-        if not run.right:
-            said = "; ".join((*run.seen.violations, *run.seen.leftovers))
-            yield f"NOT RIGHT {run.key}, seed {run.seed}, {run.point}, victim {run.victim}: {said}"
-
-
-def _worst(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{max(known):.1f}" if known else "-"
-
-
-def chosen(backend: str, only: str) -> list[Fault]:
+def chosen(where: Ground, only: str) -> list[Fault]:
     """The faults of that back-end; `only` names rows, or words of names, separated by commas."""
     words = [word.strip() for word in only.split(",") if word.strip()]
     return [
         fault
         for fault in FAULTS
-        if (backend in fault.where or (backend == "own" and "yarn" in fault.where))
+        if (where.backend in fault.where or (where.hurtable and fault.where == OWN))
+        and (fault.needs is None or fault.needs())
         and (not words or any(w == str(fault.row) or (not w.isdigit() and w in fault.name) for w in words))
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when every run was right."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.walk", description=__doc__)
-    parser.add_argument("--backend", choices=("local", "yarn", "own"), default="local")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="rows or words of names, separated by commas")
-    parser.add_argument("--resume", type=Path, help="what is done is kept here, and not done again")
-    parser.add_argument("--conf-dir", type=Path, help="Hadoop's configuration, with --backend yarn")
-    parser.add_argument("--bin-dir", type=Path, help="yarn and hdfs, with --backend yarn")
-    parser.add_argument("--keep", action="store_true", help="keep the folders of runs that were not right")
-    options = parser.parse_args(arguments)
+def walk_all(
+    plan: Sequence[tuple[Fault, int]], where: Ground, results: Path, parallel: int = 1, keep_wrong: bool = False
+) -> list[Run]:
+    """Every fault with its seed; those that `results` holds are not run again.
 
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
-    plan = [(fault, seed) for seed in seeds for fault in chosen(options.backend, options.only)]
-    with site(options.backend, options.conf_dir, options.bin_dir, options.keep) as (where, folder):
-        runs = walk_all(plan, where, folder, options.resume, options.keep)
-    for line in table(runs):
+    `parallel` jobs run at once, each in a process with a state folder of its own; faults that hurt what others stand
+    on come after them, one at a time.
+    """
+    done = {(run.key, run.backend, run.seed): run for run in kept(results)}
+    rest = [(fault, seed) for fault, seed in plan if (fault.key, where.backend, seed) not in done]
+    together = [one for one in rest if not one[0].alone]
+    for group, width in ((together, parallel), ([one for one in rest if one[0].alone], 1)):
+        for run in _walked(group, where, width, keep_wrong):
+            print(run.told, flush=True)
+            keep(results, run)
+            done[run.key, run.backend, run.seed] = run
+    return [done[fault.key, where.backend, seed] for fault, seed in plan]
+
+
+def _walked(plan: Sequence[tuple[Fault, int]], where: Ground, parallel: int, keep_wrong: bool) -> Iterator[Run]:
+    if not plan:
+        return
+    context = multiprocessing.get_context("spawn")
+    states: Queue[Path] = context.Queue()
+    for number in range(parallel):
+        states.put(where.folder / f"state-{number}")
+    with ProcessPoolExecutor(parallel, context, _settle_in, (where, states)) as pool:
+        runs: list[Future[Run]] = [pool.submit(_one, fault.key, seed, keep_wrong) for fault, seed in plan]
+        try:
+            for run in as_completed(runs):
+                yield run.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_here: tuple[Site, Path] | None = None
+
+
+def _settle_in(where: Ground, states: Queue[Path]) -> None:
+    """A walking process's own site."""
+    global _here
+    signal.signal(signal.SIGTERM, leave)
+    state = states.get()
+    _here = site_at(where, state), where.folder
+
+
+def _one(key: str, seed: int, keep_wrong: bool) -> Run:
+    assert _here is not None
+    site, folder = _here
+    fault = next(fault for fault in FAULTS if fault.key == key)
+    place = folder / f"{fault.row}-{FAULTS.index(fault)}-{seed}"
+    run = walk(fault, site, seed, place)
+    if run.right or not keep_wrong:
+        shutil.rmtree(place, ignore_errors=True)
+    return run
+
+
+def leave(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+# Command ------------------------------------------------------------------------------------------------------
+
+
+def options_of(program: str, text: str | None) -> argparse.ArgumentParser:
+    """What walk and soak have in common."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m tests.faults.{program}",
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="what is done is kept here, and not done again")
+    parser.add_argument("--backend", choices=("local", "yarn"), default="local")
+    parser.add_argument("--only", default="", help="rows or words of names, separated by commas")
+    parser.add_argument("--parallel", type=int, default=1, help="jobs at once")
+    parser.add_argument("--conf-dir", type=Path, help="Hadoop's configuration of a YARN that runs already")
+    parser.add_argument("--bin-dir", type=Path, help="its commands yarn and hdfs")
+    parser.add_argument("--keep", action="store_true", help="keep the folders of runs that were not right")
+    return parser
+
+
+def report(runs: Sequence[Run]) -> int:
+    """Print the table; 0 when every run was right."""
+    for line in (*table(runs), "", *wrong(runs), summary(runs)):
         print(line)
     return 0 if all(run.right for run in runs) else 1
 
 
-def walk_all(
-    plan: Sequence[tuple[Fault, int]], where: Site, folder: Path, resume: Path | None = None, keep: bool = False
-) -> list[Run]:
-    """Every fault with its seed, one after the other; those that `resume` holds are not run again."""
-    done = {(run.key, run.backend, run.seed): run for run in kept(resume)}
-    runs: list[Run] = []
-    for fault, seed in plan:
-        run = done.get((fault.key, where.backend, seed))
-        if run is None:
-            place = folder / f"{fault.row}-{len(runs)}"
-            place.mkdir()
-            run = walk(fault, where, seed, place)
-            word = "right" if run.right else "NOT RIGHT: " + "; ".join((*run.seen.violations, *run.seen.leftovers))
-            print(f"{run.key}, seed {seed}, {run.point}, victim {run.victim}, {run.seconds} s: {word}", flush=True)
-            if resume is not None:
-                with resume.open("a") as lines:
-                    lines.write(json.dumps(asdict(run)) + "\n")
-            if run.right or not keep:
-                shutil.rmtree(place, ignore_errors=True)
-        runs.append(run)
-    return runs
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when every run was right."""
+    parser = options_of("walk", __doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, leave)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    with ground(options.backend, options.conf_dir, options.bin_dir, options.keep) as where:
+        plan = [(fault, seed) for seed in seeds for fault in chosen(where, options.only)]
+        results = options.folder / f"walk-{options.backend}.jsonl"
+        runs = walk_all(plan, where, results, options.parallel, options.keep)
+    return report(runs)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,12 @@ def trouble(kind: str) -> None:
         while True:
             blocks.append(b"x" * (16 << 20))
             time.sleep(0.02)
+    if kind == "map":
+        import mmap
+
+        mapped = mmap.mmap(-1, 1 << 38, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)  # MAP_NORESERVE
+        time.sleep(60)
+        mapped.close()
     if kind == "gpu-memory":
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
     if kind == "gpu-fault":
