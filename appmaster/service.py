@@ -167,12 +167,14 @@ class Service:
 
     def _welcome(self, command: do.SayWelcome) -> messages.Welcome:
         record, times = self._record, self._machine.job.times
-        files = (*record.files, *record.role_files.get(command.identity.task.role, ()))
+        role = command.identity.task.role
+        files = (*record.files, *record.role_files.get(role, ()))
+        environment, inside = record.environment_of(role), record.images.get(role)
         workspace = messages.Workspace(
-            environment=_archive(record.environment) if record.environment else None,
+            environment=_archive(environment) if environment else None,
             source=_archive(record.source) if record.source else None,
             files=[_archive(upload) for upload in files],
-            user_python=record.user_python,
+            user_python=inside.user_python if inside is not None else record.user_python,
         )
         return messages.Welcome(
             token=self._token(command.identity),

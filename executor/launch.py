@@ -119,7 +119,9 @@ def node_cache(environment: Mapping[str, str]) -> Path:
     candidates = []
     if environment.get("TONY_NODE_CACHE"):
         candidates.append(Path(environment["TONY_NODE_CACHE"]))
-    for variable in ("LOCAL_USER_DIRS", "LOCAL_DIRS"):
+    # In a Docker container the user's folder is a stub of the image's; the application's is the node's own.
+    in_docker = environment.get("YARN_CONTAINER_RUNTIME_TYPE") == "docker"
+    for variable in ("LOCAL_DIRS",) if in_docker else ("LOCAL_USER_DIRS", "LOCAL_DIRS"):
         candidates += [Path(part) / "tony" for part in environment.get(variable, "").split(",") if part]
     candidates.append(Path.cwd() / ".tony-cache")
     for candidate in candidates:

@@ -21,12 +21,13 @@ from tony.errors import PackagingError, Problem, UsageError
 from tony.packaging.archive import Archive, archive_suffix, existing_archive
 from tony.packaging.environment import pack_environment
 from tony.packaging.environment_report import inspect_environment
+from tony.packaging.image import InsidePython, inside_python
 from tony.packaging.runtime import build_runtime, this_python
 from tony.packaging.safety import inspect_archive
 from tony.packaging.source import pack_source
 from tony.paths import cache_dir, private_folder
 from tony.plan import Plan, PlannedUpload
-from tony.spec import FileSpec, JobRecord, JobSpec, Upload
+from tony.spec import FileSpec, ImagePython, JobRecord, JobSpec, Upload
 from tony.storage import Storage
 
 Progress = Callable[[SubmitProgress], None]
@@ -85,6 +86,7 @@ def bundle(job: JobSpec, cluster: Cluster, node_python: str | None, progress: Pr
         source = _source(job, made)
         user_python, environment = _python(job, made, python, local)
         runtime = None if local else _runtime(made, python, node_python is not None)
+        images = {} if local else _images(job, made, user_python)
         record = JobRecord(
             spec=job,
             user=os.environ.get("HADOOP_USER_NAME") or getpass.getuser(),
@@ -98,6 +100,7 @@ def bundle(job: JobSpec, cluster: Cluster, node_python: str | None, progress: Pr
             role_files={role.name: _files(role.files, f"file-{role.name}", made) for role in job.roles if role.files},
             node_count=cluster.node_count(),
             jar=_master_jar(cluster, made),
+            images=images,
             version=tony.__version__,
             submitted_at=time.time(),
         )
@@ -142,6 +145,9 @@ def _python(job: JobSpec, made: _Bundle, node_python: str, local: bool) -> tuple
     if job.python.interpreter is not None:
         return job.python.interpreter, None
     chosen = job.python.environment
+    if chosen == "auto" and all(role.image for role in job.roles):
+        # Images bring their libraries.
+        chosen = "none"
     if chosen == "none":
         return (own_interpreter() if local else node_python), None
     if chosen == "auto":
@@ -180,6 +186,42 @@ def _runtime(made: _Bundle, python: str, chosen: bool) -> Upload:
     made.shown("packing runtime bundle")
     archive = build_runtime(_minor_version(python) if chosen else None, made.into)
     return made.add(archive, f"runtime{archive.suffix}", RUNTIME)
+
+
+def _images(job: JobSpec, made: _Bundle, user_python: str) -> dict[str, ImagePython]:
+    """What runs the tasks of each role in Docker, by role."""
+    wanted = job.docker.python or job.python.interpreter
+    if job.images:
+        made.shown("looking at images")
+    inside = {image: inside_python(image, wanted) for image in job.images}
+    for image, python in inside.items():
+        if not python.known:
+            made.warnings.append(
+                f"the Python of {image} is not known and taken for {python.minor}, as here; --image-python tells"
+            )
+    return {
+        role.name: ImagePython(
+            inside[role.image].program,
+            _user_python_in(job, inside[role.image], user_python),
+            _runtime_for(made, inside[role.image].minor),
+        )
+        for role in job.roles
+        if role.image is not None
+    }
+
+
+def _user_python_in(job: JobSpec, inside: InsidePython, user_python: str) -> str:
+    """The user's Python in an image: the image's own, unless an environment or an interpreter was chosen."""
+    chosen = job.python.interpreter is not None or job.python.environment not in ("auto", "none")
+    return user_python if chosen else inside.program
+
+
+def _runtime_for(made: _Bundle, minor: str) -> Upload:
+    made.shown("packing runtime bundle")
+    archive = build_runtime(minor, made.into)
+    return made.add(
+        archive, f"runtime{archive.suffix}", RUNTIME if minor == this_python() else f"{RUNTIME} for {minor}"
+    )
 
 
 def _master_jar(cluster: Cluster, made: _Bundle) -> Upload | None:

@@ -71,6 +71,9 @@ class LocalJobs:
         found: list[Problem] = []
         for role in job.roles:
             size, key = role.resources, f"roles.{role.name}"
+            if role.image is not None:
+                hint = "On this machine: tony cluster start --docker"
+                found.append(Problem(f"{key}.image", "only a YARN cluster runs images.", role.image, hint=hint))
             if memory_mb and size.memory_mb > memory_mb:
                 whole = f"this machine has {format_memory(memory_mb)}."
                 found.append(Problem(f"{key}.memory", whole, format_memory(size.memory_mb), hint="Ask for less."))

@@ -96,6 +96,7 @@ class RoleSpec:
     `untracked` tasks (a parameter server) are not waited for, but their failure fails the job;
     `sidecar` tasks are neither waited for nor able to fail it.
     `stop_on_failure`: the job fails at once, without restart, when a task of this role fails.
+    `image`: the Docker image that its tasks run in; None: on the nodes as they are.
     """
 
     name: str
@@ -110,6 +111,7 @@ class RoleSpec:
     sidecar: bool = False
     stop_on_failure: bool = False
     depends_on: tuple[str, ...] = ()
+    image: str | None = None
 
     @property
     def tracked(self) -> bool:
@@ -140,6 +142,39 @@ class PythonSpec:
 
     environment: str = "auto"
     interpreter: str | None = None
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A file or folder of the nodes at a place in Docker containers; both paths are absolute."""
+
+    source: str
+    target: str
+    writable: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.target}:{'rw' if self.writable else 'ro'}"
+
+
+DOCKER_SHM_MB = 64
+"""Shared memory that Docker gives by itself, MiB."""
+
+
+@dataclass(frozen=True)
+class DockerSpec:
+    """What all Docker containers of a job have in common; the image is a matter of each role.
+
+    `python` is the images' interpreter: an absolute path, a minor version like ``3.11``, or None: to be found out.
+    `shm_mb` is the least shared memory, MiB. `user_names`: the nodes' list of users is visible inside.
+    `client_config` is the URL of a Docker client's configuration with the credentials of a registry.
+    """
+
+    mounts: tuple[Mount, ...] = ()
+    network: str = "host"
+    shm_mb: int = DOCKER_SHM_MB
+    user_names: bool = False
+    client_config: str | None = None
+    python: str | None = None
 
 
 @dataclass(frozen=True)
@@ -214,6 +249,12 @@ class JobSpec:
     quantize: str | None = None
     view_users: tuple[str, ...] = ()
     modify_users: tuple[str, ...] = ()
+    docker: DockerSpec = DockerSpec()
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The Docker images of its roles, each once."""
+        return tuple(dict.fromkeys(role.image for role in self.roles if role.image is not None))
 
     def role(self, name: str) -> RoleSpec:
         """The role of that name. Raises KeyError."""
@@ -244,13 +285,25 @@ class Upload:
 
 
 @dataclass(frozen=True)
+class ImagePython:
+    """What runs the tasks of a role in Docker: `python` of the image starts the executor, from the bundle `runtime`.
+
+    `user_python` is as in `JobRecord`; a name without a path is looked up in the image's PATH.
+    """
+
+    python: str
+    user_python: str
+    runtime: Upload
+
+
+@dataclass(frozen=True)
 class JobRecord:
     """What the application master is given, and what stays in the job folder as ``spec.json``. Holds no secret.
 
     `storage` is the base URL of the cluster's storage for this user; `python` the interpreter for AM and executor;
     `user_python` the argv prefix of the user's interpreter: absolute, or ``{environment}/bin/python``, where
     ``{environment}`` is the folder into which a node unpacks the environment archive. `jar` is the Java part of the
-    application master, where it has one.
+    application master, where it has one. `images` says for each role in Docker what differs there.
     """
 
     spec: JobSpec
@@ -265,8 +318,19 @@ class JobRecord:
     role_files: Mapping[str, tuple[Upload, ...]] = field(default_factory=dict)
     node_count: int = 1
     jar: Upload | None = None
+    images: Mapping[str, ImagePython] = field(default_factory=dict)
     version: str = ""
     submitted_at: float = 0.0
+
+    def environment_of(self, role: str) -> Upload | None:
+        """The environment archive that tasks of the role need: none where an image brings its own Python."""
+        inside = self.images.get(role)
+        return None if inside is not None and "{environment}" not in inside.user_python else self.environment
+
+    def runtime_of(self, role: str) -> Upload | None:
+        """The runtime bundle for the Python that starts the role's executors."""
+        inside = self.images.get(role)
+        return inside.runtime if inside is not None else self.runtime
 
 
 @dataclass(frozen=True)

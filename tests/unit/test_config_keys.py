@@ -69,7 +69,6 @@ def test_every_default_is_a_value_of_its_kind(key: keys.Key) -> None:
         ("workers", "roles.worker.instances"),
         ("memory", "roles.worker.memory"),
         ("xyzzy", None),
-        ("image", None),
     ],
 )
 def test_unknown_keys_have_a_nearest_name(wrong: str, near: str | None) -> None:
@@ -79,12 +78,7 @@ def test_unknown_keys_have_a_nearest_name(wrong: str, near: str | None) -> None:
 
 def test_flags_of_later_features_are_absent() -> None:
     flags = {key.flag for key in keys.flags()}
-    absent = {
-        "--image",
-        "--mount",
-        "--min-workers",
-        "--max-workers",
-    }
+    absent = {"--min-workers", "--max-workers"}
     absent |= {"--hang-timeout", "--on-hang"}
     assert not flags & absent
 

@@ -19,6 +19,7 @@ LAYERS = {
     "tony.spec": 1,
     "tony.state": 1,
     "tony.records": 1,
+    "tony.docker": 2,
     "tony.containers": 1,
     "tony.capacity": 1,
     "tony.events": 2,

@@ -120,6 +120,7 @@ def _hashes(storage: Storage, application_id: str) -> set[str]:
         return set()
     uploads = [record.runtime, record.jar, record.environment, record.source, *record.files]
     uploads += [upload for files in record.role_files.values() for upload in files]
+    uploads += [inside.runtime for inside in record.images.values()]
     return {upload.sha256 for upload in uploads if upload is not None}
 
 

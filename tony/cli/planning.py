@@ -16,7 +16,8 @@ from tony.clusters import Address, connect
 from tony.containers import Cluster
 from tony.errors import Refused, UsageError
 from tony.plan import Plan
-from tony.units import format_bytes
+from tony.spec import DOCKER_SHM_MB, DockerSpec
+from tony.units import format_bytes, format_memory
 
 SCHEMA = "tony.plan/1"
 
@@ -75,7 +76,12 @@ def _rows(plan: Plan, stored: dict[str, bool]) -> Iterator[tuple[str, str]]:
         marks += [f"after {', '.join(role.depends_on)}"] if role.depends_on else []
         note = f" ({'; '.join(marks)})" if marks else ""
         yield "tasks", f"{role.instances} x {role.name}: {role.resources}{note}"
+        if role.image is not None:
+            inside = plan.record.images.get(role.name)
+            yield "  image", role.image + (f", {inside.python}" if inside is not None else "")
         yield "  run", _command(role.command)
+    if job.images:
+        yield "docker", _docker(job.docker)
     yield "code", job.source or "none"
     yield "python", _python(plan)
     for item in plan.uploads:
@@ -90,8 +96,19 @@ def _command(words: tuple[str, ...]) -> str:
     return text if len(text) <= 66 else text[:63] + "..."
 
 
+def _docker(docker: DockerSpec) -> str:
+    parts = [f"network {docker.network}", *(f"mount {mount}" for mount in docker.mounts)]
+    parts += [f"shared memory {format_memory(docker.shm_mb)} or more"] if docker.shm_mb > DOCKER_SHM_MB else []
+    parts += ["user names of the nodes"] if docker.user_names else []
+    parts += [f"registry by {docker.client_config}"] if docker.client_config else []
+    return ", ".join(parts)
+
+
 def _python(plan: Plan) -> str:
     record = plan.record
+    users = {inside.user_python for inside in record.images.values()}
+    if len(record.images) == len(plan.job.roles) and record.environment is None:
+        return f"of the image{'s' if len(users) > 1 else ''}: {', '.join(sorted(users))}"
     if record.environment is not None:
         return f"environment {plan.job.python.environment}"
     return record.user_python
@@ -115,6 +132,10 @@ def plan_document(plan: Plan, stored: dict[str, bool]) -> dict[str, Any]:
         "job": plain(plan.job),
         "python": plan.record.python,
         "user_python": plan.record.user_python,
+        "images": {
+            role: {"python": inside.python, "user_python": inside.user_python}
+            for role, inside in plan.record.images.items()
+        },
         "uploads": [
             {
                 "what": item.what,

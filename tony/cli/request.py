@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from tony.cli.invocation import Invocation, TonyCommand
-from tony.config.keys import GROUPS, Key, Kind, flags
+from tony.config.key import Key, Kind
+from tony.config.keys import GROUPS, flags
 from tony.config.layers import Request, Settings, gather
 from tony.config.resolve import Resolved, resolve_settings
 from tony.errors import Problem, Refused, UsageError

@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Iterable
 
-from tony.config.keys import GROUPS, KEYS, ROLE_FLAGS, ROLE_KEYS, Key, Kind
+from tony.config.key import Key, Kind
+from tony.config.keys import GROUPS, KEYS, ROLE_FLAGS, ROLE_KEYS
 
 _PLAIN = re.compile(r"[A-Za-z0-9/][A-Za-z0-9_./+-]*")
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 
+from tony.config.dockerkeys import DOCKER_KEYS
+from tony.config.key import Key, Kind
 from tony.spec import (
     ExclusionSpec,
     JobSpec,
@@ -24,54 +25,6 @@ from tony.spec import (
     Times,
 )
 from tony.units import format_duration, format_memory
-
-
-class Kind(Enum):
-    """What a value looks like; the text names it in messages and in the default file."""
-
-    TEXT = "text"
-    CHOICE = "one of"
-    INTEGER = "whole number"
-    SIZE = "size with a unit, like 4g"
-    DURATION = "duration with a unit, like 30s, 5m, 1h30m"
-    SWITCH = "true or false"
-    WORDS = "list of texts"
-    PAIRS = "map from names to texts"
-    COUNTS = "map from names to whole numbers"
-    CLUSTERS = "map from names to clusters"
-
-
-@dataclass(frozen=True)
-class Key:
-    """One setting. `default` is written as in a file; None: there is none.
-
-    `literal` values are the user's own data and are passed on as they are; in all others, leftovers of templates
-    (``{{ ds }}``, ``None``) are refused. `constant` is what a flag without a value stands for.
-    """
-
-    name: str
-    kind: Kind
-    help: str
-    default: str | int | bool | tuple[str, ...] | dict[str, str] | None = None
-    flag: str | None = None
-    group: str = "life"
-    metavar: str = ""
-    choices: tuple[str, ...] = ()
-    low: int = 0
-    high: int = 0
-    literal: bool = False
-    constant: str | None = None
-
-    @property
-    def repeats(self) -> bool:
-        """Whether the flag may be given several times."""
-        return self.kind in (Kind.WORDS, Kind.PAIRS, Kind.COUNTS)
-
-    @property
-    def variable(self) -> str:
-        """The environment variable: the flag's name where there is one, else the key's."""
-        return "TONY_" + (self.flag or self.name).lstrip("-").replace("-", "_").replace(".", "_").upper()
-
 
 QUANTIZE = ("2", "4", "8", "auto", "none")
 MAX_TASKS = 10_000
@@ -90,6 +43,7 @@ GROUPS = {
     "size": "Size of each task",
     "code": "Code and Python",
     "environment": "Environment of the user process",
+    "docker": "Docker",
     "placement": "Placement and names",
     "life": "Life of the job",
     "extras": "Extras",
@@ -114,6 +68,7 @@ ROLE_KEYS: tuple[Key, ...] = (
     Key("sidecar", Kind.SWITCH, "neither waited for nor able to fail the job", False),
     Key("stop_on_failure", Kind.SWITCH, "the job fails at once when a task of this role fails", False),
     Key("depends_on", Kind.WORDS, "roles that must have succeeded before this one starts", ()),
+    Key("image", Kind.TEXT, "Docker image of this role; none: on the nodes as they are"),
 )
 
 KEYS: tuple[Key, ...] = (
@@ -165,6 +120,7 @@ KEYS: tuple[Key, ...] = (
         "environment",
         "NAME[=FILE]",
     ),
+    *DOCKER_KEYS,
     # placement
     Key("name", Kind.TEXT, "name of the job; default: the script's or the folder's", None, "--name", "placement"),
     Key("queue", Kind.TEXT, "queue to submit to", _JOB.queue, "--queue", "placement"),
@@ -467,7 +423,6 @@ def nearest(name: str, within: Iterable[str] | None = None) -> str | None:
         return found[0] if found else None
     asides = {
         "workers": "roles.worker.instances",
-        "image": "",
         "memory": "roles.worker.memory",
         "gpus": "roles.worker.gpus",
     }

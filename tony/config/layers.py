@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tony.config import keys, values
-from tony.config.keys import Key, Kind
+from tony.config.key import Key, Kind
 from tony.config.nodes import Node, Scalar, Table, written
 from tony.errors import Problem
 from tony.paths import config_file

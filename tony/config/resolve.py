@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tony.config import names
+from tony.config.docker import docker_of
 from tony.config.files import ARCHIVE_SUFFIXES, parse_files, scheme_of, scheme_problem
 from tony.config.layers import Request, Settings, clusters_of, gather
 from tony.config.roles import check_each, check_env, roles_of
@@ -104,6 +105,7 @@ def resolve_settings(settings: Settings, request: Request) -> Resolved:
         quantize=settings.value("quantize"),
         view_users=tuple(settings.value("view_users")),
         modify_users=tuple(settings.value("modify_users")),
+        docker=docker_of(settings, roles),
     )
     if job.success is SuccessPolicy.CHIEF and "chief" not in {role.name for role in roles} | _firsts(roles):
         settings.problem("success", "there is no chief. Add --chief, or use all.")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tony.config import keys, names
+from tony.config.docker import image_of
 from tony.config.files import parse_files
 from tony.config.keys import ROLE_KEYS
 from tony.config.layers import Given, Layer, Settings, default_of
@@ -151,6 +152,7 @@ def _role(settings: Settings, name: str, shorthand: Mapping[str, Mapping[str, Gi
         sidecar=sidecar,
         stop_on_failure=value("stop_on_failure"),
         depends_on=tuple(value("depends_on")),
+        image=image_of(settings, name, given("image")),
     )
 
 

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from tony.config import names
-from tony.config.keys import Key, Kind
+from tony.config.key import Key, Kind
 from tony.config.nodes import Items, Node, Scalar, Table
 from tony.errors import UsageError
 from tony.units import MAX_MEMORY_MB, format_memory, parse_duration_s, parse_memory_mb

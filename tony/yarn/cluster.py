@@ -23,6 +23,7 @@ from tony.plan import JobSecrets, Plan
 from tony.rm import ResourceManager, check_application_id
 from tony.spec import JobSpec, Upload
 from tony.yarn.admission import away_from_excluded, job_problems
+from tony.yarn.docker import cluster_problems as docker_problems
 from tony.yarn.driver import skein_jar
 from tony.yarn.fastbeat import FILE_NAME, beat_jar, beat_ms
 from tony.yarn.scripts import LAUNCHER
@@ -94,6 +95,7 @@ class YarnCluster:
             log.warning("the job was not checked against this cluster: %s", error)
             return []
         found = job_problems(job, nodes, scheduler, self.conf.resource_types, labels)
+        found += docker_problems(job, self.conf)
         queue = scheduler.queue(job.queue)
         if queue is not None and self.rm.may_submit(queue.path, self.user) is False:
             found.append(Problem("queue", f"{self.user} may not submit to it.", job.queue))

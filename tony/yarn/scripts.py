@@ -89,6 +89,29 @@ def master_script(python: str) -> str:
     return _ENVIRONMENT + text
 
 
+_IN_IMAGE = """\
+python=@PYTHON@
+[ -e /.dockerenv ] || [ -e /run/.containerenv ] || {
+    echo "tony: YARN has not started this task in Docker: this node runs no Docker containers." >&2
+    exit @UNUSABLE@
+}
+command -v -- "$python" >/dev/null || {
+    echo "tony: the image $YARN_CONTAINER_RUNTIME_DOCKER_IMAGE has no $python. Say which it has: --image-python" >&2
+    exit @UNUSABLE@
+}
+exec "$python" -I @LAUNCHER@ executor
+"""
+
+
+def image_script(python: str) -> str:
+    """As `executor_script`, inside a Docker container: `python` is the image's, a path or a name in its PATH.
+
+    A NodeManager without the Docker runtime ignores that it was asked for; then nothing is run.
+    """
+    text = _IN_IMAGE.replace("@UNUSABLE@", str(UNUSABLE)).replace("@LAUNCHER@", LAUNCHER)
+    return _ENVIRONMENT + text.replace("@PYTHON@", shlex.quote(python))
+
+
 def executor_script(python: str) -> str:
     """Becomes the executor, so that YARN's TERM reaches it."""
     return f"{_ENVIRONMENT}exec {shlex.quote(python)} -I {LAUNCHER} executor\n"

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tony.docker import job_problems as docker_problems
 from tony.errors import Problem, TonyError, UsageError
 from tony.plan import JobSecrets, Plan
 from tony.spec import JobRecord, Resources, RoleSpec, Upload
-from tony.yarn.scripts import LAUNCHER, executor_script, master_script
+from tony.yarn.docker import docker_environment
+from tony.yarn.scripts import LAUNCHER, executor_script, image_script, master_script
 
 TAG = "tony"
 """On every application of ours, so that lists show no others."""
@@ -50,10 +52,10 @@ def application_spec(
     """
     record = plan.record
     job = record.spec
-    problems = [*_job_problems(record), *_upload_problems(record, {LAUNCHER, *master_files})]
+    problems = [*_job_problems(record), *docker_problems(job), *_upload_problems(record, {LAUNCHER, *master_files})]
     if problems:
         raise UsageError(problems)
-    environment = _environment(record, runtime_path)
+    environment = _environment(record.runtime, runtime_path)
     master_environment = {**environment, "JDK_JAVA_OPTIONS": _JAVA_OPTIONS}
     if len(job.tasks()) > _MANY_TASKS:
         # skein fixes the heap at 128 MB; only this variable is read after that.
@@ -79,7 +81,7 @@ def application_spec(
             "files": {**start, **own, **_uploads([record.runtime, record.jar])},
             "security": {"cert_bytes": secrets.certificate, "key_bytes": secrets.private_key},
         },
-        "services": {role.name: _service(record, role, start, environment) for role in job.roles},
+        "services": {role.name: _service(record, role, start, runtime_path) for role in job.roles},
     }
 
 
@@ -92,12 +94,15 @@ def plain_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _service(
-    record: JobRecord, role: RoleSpec, start: Mapping[str, dict[str, str]], environment: Mapping[str, str]
+    record: JobRecord, role: RoleSpec, start: Mapping[str, dict[str, str]], runtime_path: Sequence[str]
 ) -> dict[str, Any]:
     """A role. No instance is started by skein, none restarted, and no failure ends the application: we do that."""
+    runtime = record.runtime_of(role.name)
+    environment = _environment(runtime, runtime_path) | docker_environment(record.spec, role)
+    inside = record.images.get(role.name)
     uploads = [
-        record.runtime,
-        record.environment,
+        runtime,
+        record.environment_of(role.name),
         record.source,
         *record.files,
         *record.role_files.get(role.name, ()),
@@ -107,23 +112,23 @@ def _service(
         "max_restarts": 0,
         "allow_failures": True,
         "resources": _resources(role.resources),
-        "script": executor_script(record.python),
-        "env": dict(environment),
+        "script": image_script(inside.python) if inside is not None else executor_script(record.python),
+        "env": plain_environment(environment),
         "files": {**start, **_uploads(uploads)},
         "node_label": role.node_label or record.spec.node_label or "",
         "nodes": list(role.nodes or record.spec.nodes),
     }
 
 
-def _environment(record: JobRecord, runtime_path: Sequence[str]) -> dict[str, str]:
+def _environment(runtime: Upload | None, runtime_path: Sequence[str]) -> dict[str, str]:
     environment = {
         "TONY_BACKEND": "yarn",
         "TONY_CERTIFICATE": CERTIFICATE,
         "TONY_PRIVATE_KEY": PRIVATE_KEY,
         "LANG": "C.UTF-8",
     }
-    if record.runtime is not None:
-        environment["TONY_RUNTIME"] = record.runtime.name
+    if runtime is not None:
+        environment["TONY_RUNTIME"] = runtime.name
     elif runtime_path:
         environment["TONY_RUNTIME_PATH"] = ":".join(runtime_path)
     return plain_environment(environment)
@@ -148,6 +153,8 @@ def _job_problems(record: JobRecord) -> Iterable[Problem]:
     if not record.python.startswith("/") or not record.python.isprintable():
         yield Problem("python", "must be the absolute path of an interpreter on the nodes.", record.python)
     for role in job.roles:
+        if (role.image is None) != (role.name not in record.images):
+            yield Problem(f"roles.{role.name}.image", "the plan says nothing of its Python.", role.image)
         if not _SERVICE.fullmatch(role.name):
             yield Problem(
                 f"roles.{role.name}", "not a role name: a letter, then letters, digits, - and _.", role.name
@@ -164,9 +171,10 @@ def _job_problems(record: JobRecord) -> Iterable[Problem]:
 
 
 def _upload_problems(record: JobRecord, own: Set[str]) -> Iterable[Problem]:
-    common = [upload for upload in (record.runtime, record.environment, record.source) if upload is not None]
     for role in record.spec.roles:
         taken = set(own)
+        shared = (record.runtime_of(role.name), record.environment_of(role.name), record.source)
+        common = [upload for upload in shared if upload is not None]
         for upload in [*common, *record.files, *record.role_files.get(role.name, ())]:
             if not _FILE_NAME.fullmatch(upload.name):
                 yield Problem("files", "not a name for a file in a container.", upload.name)
