@@ -11,7 +11,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-NAMES_LIMIT = 64
+NAMES_LIMIT = 256
 NAME_CHARACTERS = 64
 DATAGRAM_BYTES = 8 * 1024
 _PATH_BYTES = 100

@@ -86,7 +86,7 @@ def test_the_help_lists_every_command_without_loading_any(capsys: pytest.Capture
 
 
 def test_commands_of_later_features_are_absent() -> None:
-    assert not {"why", "stack", "exec", "metrics", "doctor", "ui", "history", "queue", "convert"} & set(COMMANDS)
+    assert not {"why", "stack", "exec", "doctor", "ui", "history", "queue", "convert"} & set(COMMANDS)
 
 
 def test_init_writes_a_job_file_that_works_and_never_overwrites(

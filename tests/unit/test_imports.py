@@ -27,6 +27,7 @@ LAYERS = {
     "tony.plan": 2,
     "tony.frameworks": 2,
     "tony.context": 2,
+    "tony.gradient_numbers": 2,
     "tony.outcome": 2,
     "tony.protocol": 3,
     "tony.config": 3,

@@ -20,6 +20,7 @@ from tony.gradients.auto import exchange_for
 from tony.gradients.errors import BadSetting
 from tony.gradients.exchange import Settings
 from tony.gradients.horovod import HorovodTransport, world_size
+from tony.gradients.report import JobReport
 from tony.gradients.request import settings_for
 
 
@@ -32,6 +33,7 @@ class Gradients:
         chosen = settings or settings_for(**arguments)
         self.transport = HorovodTransport() if world_size() > 1 else None
         self.exchange = None if self.transport is None else exchange_for(self.transport, chosen)
+        self._report = JobReport()
         self.flush_next = False
         """Set before a step to send all that is owed in it (for a checkpoint that needs no residuals)."""
 
@@ -59,6 +61,7 @@ class Gradients:
             flush, self.flush_next = self.flush_next, False
             pairs = [(name, np.asarray(array)) for name, array in zip(names, arrays, strict=True)]
             result = exchange.average(pairs, flush)
+            self._report.stepped(exchange)
             return [np.bool_(result.finite), *result.arrays]
 
         finite, *averages = tf.numpy_function(run, wide, [tf.bool] + [tf.float32] * len(wide))

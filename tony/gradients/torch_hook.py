@@ -17,6 +17,7 @@ import numpy as np
 
 from tony.gradients.auto import exchange_for
 from tony.gradients.errors import BadGradient
+from tony.gradients.report import JobReport
 from tony.gradients.request import settings_for
 from tony.gradients.torch import TorchTransport
 
@@ -31,6 +32,7 @@ class State:
     def __init__(self, network: Any, group: Any = None, **arguments: Any) -> None:
         self.exchange = exchange_for(TorchTransport(group), settings_for(**arguments))
         self.finite = True
+        self._report = JobReport()
         self.flush_next = False
         """Set before a step to send all that is owed in it (for a checkpoint that needs no residuals)."""
         self._names = {id(parameter): name for name, parameter in network.named_parameters()}
@@ -66,6 +68,7 @@ class State:
         arrays = [(name, np.asarray(gradient.detach().float().numpy())) for name, gradient in views]
         result = self.exchange.average(arrays, flush)
         self.finite = result.finite
+        self._report.stepped(self.exchange)
         import torch
 
         for (_, gradient), average in zip(views, result.arrays, strict=True):
