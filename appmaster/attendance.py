@@ -29,7 +29,12 @@ class Attendance(ABC):
         self.job = job
         self.state = JobState.NEW
         self.generation = 1
-        self.tasks = {task: TaskRecord(task, tracked=job.role(task.role).tracked) for task in job.tasks()}
+        self.tasks = {
+            task: TaskRecord(
+                task, tracked=job.role(task.role).tracked, wanted=task.index < job.role(task.role).instances
+            )
+            for task in job.possible_tasks()
+        }
         self.urls: dict[str, str] = {}
         self.marks: dict[str, float] = {"am_started": wall}
         self.wall_offset = wall - now
@@ -45,7 +50,9 @@ class Attendance(ABC):
         """Whether no container's news is awaited: all run, and every executor is there."""
         if self.state is not JobState.RUNNING:
             return False
-        return all(r.connected or r.state.over or r.state is TaskState.NEW for r in self.tasks.values())
+        return all(
+            r.connected or r.state.over or r.state is TaskState.NEW or not r.wanted for r in self.tasks.values()
+        )
 
     def current(self, identity: Identity) -> TaskRecord | None:
         """The record of that task, if that incarnation is its newest."""
@@ -290,6 +297,7 @@ class Attendance(ABC):
             state=state.value,
             incarnation=str(record.incarnation),
             host=record.host,
+            node=record.node,
             container=record.container_id,
         )
 

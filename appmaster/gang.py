@@ -34,10 +34,14 @@ class Stages:
             done.update(role.name for role in ready)
             remaining = {name: role for name, role in remaining.items() if name not in done}
 
+        self._blocking = 0
+        self.recount()
+
+    def recount(self) -> None:
+        """Look again at which tasks are wanted. To be called whenever that has changed."""
         self._records = [tuple(self._of(*roles)) for roles in self._roles]
         self._gangs = [tuple(self._of(*(r for r in roles if not r.sidecar))) for roles in self._roles]
         self._sidecars = [tuple(self._of(*(r for r in roles if r.sidecar))) for roles in self._roles]
-        self._blocking = 0
 
     def is_last(self, stage: int) -> bool:
         """Whether nothing comes after it."""
@@ -45,7 +49,11 @@ class Stages:
 
     def contains(self, stage: int, task: TaskId) -> bool:
         """Whether the task belongs to that stage."""
-        return any(role.name == task.role for role in self._roles[stage])
+        return self.contains_role(stage, task.role)
+
+    def contains_role(self, stage: int, name: str) -> bool:
+        """Whether the tasks of that role belong to that stage."""
+        return any(role.name == name for role in self._roles[stage])
 
     def records(self, stage: int) -> Sequence[TaskRecord]:
         """Every task of the stage."""
@@ -90,7 +98,8 @@ class Stages:
         return any(succeeded) if self._job.success is SuccessPolicy.ANY else all(succeeded)
 
     def _of(self, *roles: RoleSpec) -> Iterator[TaskRecord]:
-        return (self._tasks[TaskId(role.name, index)] for role in roles for index in range(role.instances))
+        every = (self._tasks[TaskId(role.name, index)] for role in roles for index in range(role.most))
+        return (record for record in every if record.wanted)
 
 
 def beat_s(task_count: int, base_s: float) -> float:
@@ -116,7 +125,7 @@ def waiting_for(gang: Iterable[TaskRecord], job: JobSpec, generation: int) -> st
     asked = [r for r in records if r.state in (TaskState.NEW, TaskState.REQUESTED)]
     if asked:
         wanted = Counter(r.task.role for r in asked)
-        parts = [f"{count} × {name} {_size(job.role(name))}" for name, count in wanted.items()]
+        parts = [f"{count} × {name} {size_words(job.role(name))}" for name, count in wanted.items()]
         held = len(records) - len(asked)
         return f"{held} of {len(records)} containers allocated, waiting for {', '.join(parts)} in queue {job.queue}"
     silent = [r for r in records if r.state is TaskState.HELD]
@@ -135,7 +144,8 @@ def waiting_for(gang: Iterable[TaskRecord], job: JobSpec, generation: int) -> st
     return ""
 
 
-def _size(role: RoleSpec) -> str:
+def size_words(role: RoleSpec) -> str:
+    """What one container of the role is, for people: ``{8g, 4 GPU}``."""
     resources = role.resources
     parts = [format_memory(resources.memory_mb)]
     if resources.vcores > 1:

@@ -14,9 +14,9 @@ from typing import Any
 from appmaster import commands as do
 from appmaster import stimuli as on
 from appmaster.attendance import TASK_HANDLERS
+from appmaster.elastic import Elastic
 from appmaster.gang import Stages, beat_s, fraction_done, waiting_for
 from appmaster.incident import ASK_AFTER_S, Incident
-from appmaster.placement import Placement
 from appmaster.policy import Action, Budget, Decision, decide, root_cause
 from appmaster.tasks import TaskRecord
 from appmaster.watching import Watching
@@ -38,11 +38,11 @@ _TOLD_AGAIN_S = 2.0
 """A wait is explained when it has lasted this long; what it waits for is told again when it changed since."""
 
 
-class JobMachine(Placement, Watching):
+class JobMachine(Elastic, Watching):
     """All state of one job. Create it, feed it `Begin`, then whatever happens.
 
-    What tasks say and what is known of them is in `Attendance`, where they run in `Placement`, how they get on in
-    `Watching`; here is what follows from it for the job.
+    What tasks say and what is known of them is in `Attendance`, where they run in `Placement`, how many they are in
+    `Elastic`, how they get on in `Watching`; here is what follows from it for the job.
     """
 
     def __init__(
@@ -117,6 +117,7 @@ class JobMachine(Placement, Watching):
             if not record.is_well(quiet_since):
                 self._settle(record)
         self._watch_nodes()
+        self._watch_size()
         self._ask_for_signs_of_life()
         self._watch()
         self._say_what_it_waits_for()
@@ -160,6 +161,9 @@ class JobMachine(Placement, Watching):
         )
         if role.sidecar:
             self._leave(record, "its user process has ended")
+            return
+        if not record.wanted:
+            self._candidate_failed(record)
             return
         self._accuse(failure)
 
@@ -207,28 +211,29 @@ class JobMachine(Placement, Watching):
             self._end(JobState.FAILED, root.reason, root.message, root)
 
     def _restart(self, root: Failure) -> None:
-        self.generation += 1
         self.restarts += 1
-        self._move(JobState.RESTARTING, f"generation {self.generation} after {root.task} {root.reason.value}")
+        self._adopt()
+        self._next_generation(f"after {root.task} {root.reason.value}", "the gang is restarted")
+        self._note_restart()
+
+    def _next_generation(self, why: str, reason: str) -> None:
+        self.generation += 1
+        self._move(JobState.RESTARTING, f"generation {self.generation} {why}")
         self.gang_deadline = self._now + self.job.times.gang_s
         for record in self.stages.records(self.stage):
             if self._role_of[record.task.role].sidecar:
                 continue
-            self._restart_task(record)
+            self._restart_task(record, reason)
         self._out.append(do.SaveState())
 
-    def _restart_task(self, record: TaskRecord) -> None:
+    def _restart_task(self, record: TaskRecord, reason: str) -> None:
         if record.state.live and record.ended is None and self._is_on_excluded_node(record):
             self._replace(record)
         elif record.state.live and record.ended is None and record.connected:
             grace_s = self.job.times.stop_grace_s
             record.next_generation()
             record.user_stop_deadline = self._now + grace_s + _FINISH_MARGIN_S
-            self._out.append(
-                do.SayStopUser(
-                    record.identity, self.generation - 1, self.generation, grace_s, "the gang is restarted"
-                )
-            )
+            self._out.append(do.SayStopUser(record.identity, self.generation - 1, self.generation, grace_s, reason))
         elif record.state in (TaskState.REQUESTED, TaskState.HELD):
             record.next_generation()
         elif not record.state.live or record.ended is not None:
@@ -254,6 +259,7 @@ class JobMachine(Placement, Watching):
     def _begin_stage(self) -> None:
         self.queue_deadline = self._now + self.job.times.queue_s
         self.gang_deadline = None
+        self._want_target()
         for record in self.stages.records(self.stage):
             self._request(record)
         self._out.append(do.SaveState())
@@ -266,6 +272,7 @@ class JobMachine(Placement, Watching):
             self.marks["released"] = self._wall()
             self.gang_deadline = self.queue_deadline = None
             self._move(JobState.RUNNING, f"generation {self.generation} released")
+            self._note_release()
         if self.state is not JobState.RUNNING or not self._may_release:
             return
         self._may_release = False
@@ -326,7 +333,7 @@ class JobMachine(Placement, Watching):
         if self.queue_deadline is not None and now > self.queue_deadline:
             text = f"no container within {format_duration(times.queue_s)}: {self.waiting_for}"
             self._end(JobState.FAILED, Reason.QUEUE_TIMEOUT, text, None)
-        elif self.gang_deadline is not None and now > self.gang_deadline:
+        elif self.gang_deadline is not None and now > self.gang_deadline and not self._start_smaller():
             self._give_back()
 
     def _give_back(self) -> None:
@@ -359,7 +366,7 @@ class JobMachine(Placement, Watching):
         elif self.state is JobState.BACKING_OFF:
             sentence = f"incomplete gang given back; round {self.rounds} of {self.job.times.gang_rounds} follows"
         else:
-            sentence = ""
+            sentence = self._growth_sentence() if self.state is JobState.RUNNING else ""
         if not sentence or not self.waiting_for:
             self._waiting_since = self._now
         self.waiting_for = sentence
@@ -373,7 +380,7 @@ class JobMachine(Placement, Watching):
         if not self._progressed:
             return
         self._progressed = False
-        fraction = fraction_done(self.tasks.values())
+        fraction = fraction_done(record for record in self.tasks.values() if record.wanted)
         if fraction >= self._shown + _SHOWN_STEP:
             self._shown = fraction
             self._out.append(do.ShowProgress(fraction))
@@ -441,5 +448,6 @@ _HANDLERS: dict[type, Callable[[JobMachine, Any], None]] = {
     on.Tick: JobMachine._on_tick,
     on.StoodStill: JobMachine._on_stood_still,
     on.StopAsked: JobMachine._on_stop_asked,
+    on.ResizeAsked: JobMachine._on_resize_asked,
     on.BackendLost: JobMachine._on_backend_lost,
 }

@@ -31,6 +31,11 @@ _PLAIN = (
     "stop_grace_s",
     "wall_offset",
     "nodes",
+    "target",
+    "resize_deadline",
+    "shrink_at",
+    "grow_at",
+    "joined_at",
 )
 
 
@@ -59,6 +64,11 @@ class KeptState:
     marks: dict[str, float] = field(default_factory=dict)
     last_event: int = 0
     nodes: NodeMemory = field(default_factory=NodeMemory)
+    target: int = 0
+    resize_deadline: float | None = None
+    shrink_at: float | None = None
+    grow_at: float | None = None
+    joined_at: float = 0.0
 
 
 def keep(machine: JobMachine, last_event: int) -> KeptState:
@@ -114,6 +124,7 @@ def next_attempt(
     machine.stage, machine.rounds, machine.budget = kept.stage, kept.rounds, kept.budget
     machine.restarts, machine.urls = kept.restarts, {}
     machine.marks = {**kept.marks, "am_started": wall}
+    machine.target = kept.target
     machine.nodes = kept.nodes.shifted(kept.wall_offset - machine.wall_offset)
     for record in kept.tasks:
         finished = record.state is TaskState.SUCCEEDED and not machine.stages.contains(machine.stage, record.task)

@@ -234,6 +234,12 @@ class Service:
         self._feed(on.StopAsked(by=by, reason=reason, grace_s=max(0.0, min(grace_s, 3600.0))))
         return self._machine.state.value
 
+    def resize(self, size: int, by: str) -> str:
+        problem = self._machine.resize_problem(size)
+        if not problem:
+            self._feed(on.ResizeAsked(by=by, size=size))
+        return problem
+
 
 @functools.lru_cache(maxsize=4)
 def _packed(value: str) -> bytes:

@@ -183,6 +183,14 @@ class StopAsked:
 
 
 @dataclass(frozen=True)
+class ResizeAsked:
+    """Somebody who may wants the elastic role to have so many tasks."""
+
+    by: str
+    size: int
+
+
+@dataclass(frozen=True)
 class BackendLost:
     """The cluster's side of the application master is gone: nothing can be asked for or reported any more."""
 
@@ -208,5 +216,6 @@ Stimulus = (
     | Remark
     | Confessed
     | StopAsked
+    | ResizeAsked
     | BackendLost
 )

@@ -23,6 +23,8 @@ class TaskRecord:
 
     task: TaskId
     tracked: bool = True
+    wanted: bool = True
+    """Whether it belongs to the gang at its present size."""
     incarnation: int = 1
     state: TaskState = TaskState.NEW
     handle: str = ""
@@ -121,6 +123,7 @@ class TaskRecord:
             state=self.shown_state,
             incarnation=self.incarnation,
             host=self.host,
+            node=self.node,
             container=self.container_id,
             endpoint=str(self.endpoint or ""),
             age_s=round(now - self.asked_at, 1) if self.asked_at is not None else 0.0,

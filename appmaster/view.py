@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tony.snapshot import JobSnapshot, Timeline, Verdict
+from tony.snapshot import JobSnapshot, TaskSnapshot, Timeline, Verdict
 
 if TYPE_CHECKING:
     from appmaster.machine import JobMachine
@@ -24,13 +24,14 @@ def snapshot(machine: JobMachine, now: float, last_event: int) -> JobSnapshot:
         waiting_for=machine.waiting_for,
         started_at=machine.marks["am_started"],
         now=now + machine.wall_offset,
-        tasks=tuple(record.snapshot(now) for record in machine.tasks.values()),
+        tasks=_tasks(machine, now),
         timeline=_timeline(machine),
         urls=dict(machine.urls),
         restarts=machine.restarts,
         last_event=last_event,
         verdict=machine.verdict,
         excluded_nodes=machine.nodes.shown(now, machine.wall_offset),
+        size=machine.size,
     )
 
 
@@ -39,10 +40,15 @@ def final_verdict(machine: JobMachine, verdict: Verdict, now: float) -> Verdict:
     return replace(
         verdict,
         generations=machine.generation,
-        tasks=tuple(record.snapshot(now) for record in machine.tasks.values()),
+        tasks=_tasks(machine, now),
         timeline=_timeline(machine),
         urls=dict(machine.urls),
     )
+
+
+def _tasks(machine: JobMachine, now: float) -> tuple[TaskSnapshot, ...]:
+    """All but those that an elastic job could have and never had."""
+    return tuple(r.snapshot(now) for r in machine.tasks.values() if r.wanted or r.asked_at is not None)
 
 
 def _timeline(machine: JobMachine) -> Timeline:

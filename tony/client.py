@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tony.containers import Cluster, SubmitProgress
 from tony.errors import NoSuchJob, PackagingError, Problem, ProtocolError, Refused, TonyError, UsageError
-from tony.frameworks import framework
+from tony.frameworks import problems as framework_problems
 from tony.idempotency import find, submit_once, tagged
 from tony.jobhandle import JobHandle
 from tony.paths import private_folder, state_dir
@@ -225,7 +225,7 @@ def _own_secrets(application_id: str) -> JobSecrets | None:
 def _check(job: JobSpec, cluster: Cluster) -> None:
     problems: list[Problem] = []
     try:
-        problems += framework(job.framework).check(job)
+        problems += framework_problems(job)
     except UsageError as error:
         problems += error.problems
     refused = cluster.check(job)

@@ -20,6 +20,7 @@ from tony.errors import (
     ProtocolError,
     TonyError,
     Unreachable,
+    UsageError,
 )
 from tony.events import Event, EventKind
 from tony.outcome import Outcome, outcome_of, outcome_of_report
@@ -274,6 +275,15 @@ class JobHandle:
             return self.wait(grace_s + _STOP_EXTRA_S)
         except (AppMasterUnreachable, NotFinished):
             return self.kill()
+
+    def resize(self, size: int) -> None:
+        """Ask for another number of tasks of the elastic role; `snapshot` tells how far it is.
+
+        Raises UsageError when the job cannot have that size, AppMasterUnreachable, NotPermitted.
+        """
+        problem = self._ask(lambda connection: connection.resize(size, getpass.getuser()))
+        if problem:
+            raise UsageError(f"{self.application_id}: {problem}")
 
     def kill(self) -> Outcome:
         """End the job through the cluster, at once. Returns when the cluster confirms it."""

@@ -36,6 +36,7 @@ class TaskSnapshot:
     state: TaskState
     incarnation: int
     host: str = ""
+    node: str = ""
     container: str = ""
     endpoint: str = ""
     age_s: float = 0.0
@@ -55,6 +56,17 @@ class ExcludedNode:
     node: str
     why: str
     until: float
+
+
+@dataclass(frozen=True)
+class JobSize:
+    """How many tasks of its elastic role a job has `now`, is to have, and may have."""
+
+    role: str
+    now: int
+    target: int
+    least: int
+    most: int
 
 
 @dataclass(frozen=True)
@@ -111,3 +123,4 @@ class JobSnapshot:
     last_event: int = 0
     verdict: Verdict | None = None
     excluded_nodes: tuple[ExcludedNode, ...] = ()
+    size: JobSize | None = None

@@ -97,6 +97,7 @@ class RoleSpec:
     `sidecar` tasks are neither waited for nor able to fail it.
     `stop_on_failure`: the job fails at once, without restart, when a task of this role fails.
     `image`: the Docker image that its tasks run in; None: on the nodes as they are.
+    An elastic role may have from `min_instances` to `max_instances` tasks (None: as many as `instances`).
     """
 
     name: str
@@ -112,6 +113,23 @@ class RoleSpec:
     stop_on_failure: bool = False
     depends_on: tuple[str, ...] = ()
     image: str | None = None
+    min_instances: int | None = None
+    max_instances: int | None = None
+
+    @property
+    def least(self) -> int:
+        """How many tasks are enough."""
+        return self.instances if self.min_instances is None else self.min_instances
+
+    @property
+    def most(self) -> int:
+        """How many tasks there may be."""
+        return self.instances if self.max_instances is None else self.max_instances
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of tasks may change."""
+        return self.least < self.most
 
     @property
     def tracked(self) -> bool:
@@ -219,6 +237,8 @@ class Times:
     root_cause_s: float = 3.0
     stop_grace_s: float = 30.0
     early_exit_s: float = 5 * 60.0
+    replacement_s: float = 60.0
+    growth_s: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -266,6 +286,10 @@ class JobSpec:
     def tasks(self) -> tuple[TaskId, ...]:
         """Every task, in rank order: roles as written, indexes ascending."""
         return tuple(TaskId(role.name, index) for role in self.roles for index in range(role.instances))
+
+    def possible_tasks(self) -> tuple[TaskId, ...]:
+        """Every task that there may ever be: of elastic roles the largest number."""
+        return tuple(TaskId(role.name, index) for role in self.roles for index in range(role.most))
 
 
 @dataclass(frozen=True)

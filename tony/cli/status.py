@@ -67,6 +67,10 @@ def status_lines(output: Output, snapshot: JobSnapshot) -> list[str]:
     if snapshot.started_at and end >= snapshot.started_at:
         parts.append(format_duration(end - snapshot.started_at))
     lines = ["  ".join(parts)]
+    size = snapshot.size
+    if size is not None and not snapshot.state.ended:
+        bounds = f"{size.least} to {size.most}"
+        lines.append(safe(f"{size.now} of {size.target} {size.role} tasks; it may have {bounds}"))
     if snapshot.waiting_for and not snapshot.state.ended:
         lines.append(f"waiting for {safe(snapshot.waiting_for.removeprefix('waiting for '))}")
     if verdict is not None and verdict.state is not JobState.SUCCEEDED and verdict.message:

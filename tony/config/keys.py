@@ -53,6 +53,20 @@ GROUPS = {
 
 ROLE_KEYS: tuple[Key, ...] = (
     Key("instances", Kind.INTEGER, "how many tasks", _ROLE.instances, low=1, high=MAX_TASKS),
+    Key(
+        "min_instances",
+        Kind.INTEGER,
+        "how many tasks are enough to start or to go on; default: all",
+        low=1,
+        high=MAX_TASKS,
+    ),
+    Key(
+        "max_instances",
+        Kind.INTEGER,
+        "to how many tasks the job may be resized; default: instances",
+        low=1,
+        high=MAX_TASKS,
+    ),
     Key("memory", Kind.SIZE, "memory of each task", format_memory(Resources().memory_mb), group="size"),
     Key(
         "vcores", Kind.INTEGER, "virtual cores of each task", Resources().vcores, low=1, high=MAX_VCORES, group="size"
@@ -347,6 +361,20 @@ KEYS: tuple[Key, ...] = (
         group="times",
     ),
     Key(
+        "times.replacement",
+        Kind.DURATION,
+        "how long an elastic job waits for a lost task's successor before it goes on without",
+        format_duration(_TIMES.replacement_s),
+        group="times",
+    ),
+    Key(
+        "times.growth",
+        Kind.DURATION,
+        "least time between a release and a restart that takes in further tasks",
+        format_duration(_TIMES.growth_s),
+        group="times",
+    ),
+    Key(
         "times.lease",
         Kind.DURATION,
         "an executor without contact stops its user process after this long",
@@ -366,6 +394,9 @@ def _role_flags() -> Iterable[Key]:
         instances, name="roles.chief.instances", flag="--chief", help="a chief beside the workers", constant="1"
     )
     yield replace(instances, name="roles.evaluator.instances", flag="--evaluator", help="an evaluator", constant="1")
+    for bound, said in (("min", "how many workers are enough"), ("max", "to how many workers it may be resized")):
+        key = replace(role_keys[f"{bound}_instances"], group="shape")
+        yield replace(key, name=f"roles.worker.{bound}_instances", flag=f"--{bound}-workers", help=said, metavar="N")
     for size in ("memory", "vcores", "gpus"):
         key = role_keys[size]
         yield replace(key, name=f"roles.worker.{size}", flag=f"--{size}", help=key.help.replace("task", "worker"))

@@ -210,6 +210,8 @@ def _times(settings: Settings) -> Times:
         lease_s=settings.value("times.lease"),
         stop_grace_s=settings.value("stop_grace"),
         early_exit_s=settings.value("early_exit"),
+        replacement_s=settings.value("times.replacement"),
+        growth_s=settings.value("times.growth"),
     )
     for key in ("queue_timeout", "gang_timeout", "times.beat", "times.lost", "times.lease", "times.registration"):
         if settings.value(key) <= 0:

@@ -31,7 +31,7 @@ def roles_of(settings: Settings, framework: str) -> tuple[RoleSpec, ...]:
     _check_strangers(settings, defined)
     roles = tuple(_role(settings, name, shorthand, framework) for name in defined)
     _check_links(settings, roles)
-    total = sum(role.instances for role in roles)
+    total = sum(role.most for role in roles)
     if total > keys.MAX_TASKS:
         settings.problem("roles", f"make {total} tasks together; at most {keys.MAX_TASKS} are allowed.")
     return roles
@@ -136,13 +136,18 @@ def _role(settings: Settings, name: str, shorthand: Mapping[str, Mapping[str, Gi
     label, nodes = value("node_label"), value("nodes")
     check_each(settings, prefix + "node_label", (label,) if label else (), names.label)
     check_each(settings, prefix + "nodes", nodes, names.host)
+    instances, least, most = value("instances"), value("min_instances"), value("max_instances")
+    if least is not None and least > instances:
+        settings.problem(prefix + "min_instances", f"is more than the {instances} that are asked for.")
+    if most is not None and most < instances:
+        settings.problem(prefix + "max_instances", f"is less than the {instances} that are asked for.")
     own_command = value("command")
     if own_command is not None and not own_command:
         settings.problem(prefix + "command", "is empty.")
     return RoleSpec(
         name=name,
         command=tuple(own_command or ()),
-        instances=value("instances"),
+        instances=instances,
         resources=Resources(value("memory"), value("vcores"), value("gpus"), dict(value("resources") or {})),
         env=check_env(settings, prefix + "env"),
         files=parse_files(settings, prefix + "files"),
@@ -153,6 +158,8 @@ def _role(settings: Settings, name: str, shorthand: Mapping[str, Mapping[str, Gi
         stop_on_failure=value("stop_on_failure"),
         depends_on=tuple(value("depends_on")),
         image=image_of(settings, name, given("image")),
+        min_instances=least,
+        max_instances=most,
     )
 
 

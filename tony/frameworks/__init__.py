@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from tony.errors import Problem, UsageError
 from tony.frameworks.auto import Auto
 from tony.frameworks.base import Framework, common_environment
+from tony.frameworks.elastic import size_problems
 from tony.frameworks.horovod import Horovod
 from tony.frameworks.layout import ranked
 from tony.frameworks.mxnet import MXNet
@@ -16,7 +17,7 @@ from tony.frameworks.standalone import Standalone
 from tony.frameworks.tensorflow import TensorFlow
 from tony.spec import ClusterSpec, JobSpec, TaskId
 
-__all__ = ["Framework", "common_environment", "framework", "names", "ranked", "task_environment"]
+__all__ = ["Framework", "common_environment", "framework", "names", "problems", "ranked", "task_environment"]
 
 _FRAMEWORKS: dict[str, Framework] = {
     one.name: one for one in (Auto(), TensorFlow(), PyTorch(), Horovod(), MXNet(), Standalone())
@@ -35,6 +36,12 @@ def framework(name: str) -> Framework:
     near = difflib.get_close_matches(name.lower(), names(), n=1, cutoff=0.5)
     hint = f'Did you mean "{near[0]}"?' if near else f"Choose one of {', '.join(names())}."
     raise UsageError([Problem(key="framework", value=name, message=f'no framework "{name}".', hint=hint)])
+
+
+def problems(job: JobSpec) -> list[Problem]:
+    """What in the job its framework could never run with."""
+    chosen = framework(job.framework)
+    return [*chosen.check(job), *size_problems(job, chosen.elastic)]
 
 
 def task_environment(task: TaskId, cluster: ClusterSpec, job: JobSpec, extra: Mapping[str, str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ class Auto(Framework):
 
     name = "auto"
     rendezvous = any(part.rendezvous for part in _PARTS)
+    elastic = True
 
     def environment(
         self, task: TaskId, cluster: ClusterSpec, job: JobSpec, extra: Mapping[str, str]

@@ -25,6 +25,8 @@ class Framework(ABC):
     name: ClassVar[str]
     rendezvous: ClassVar[bool] = False
     """Whether its processes meet at a key-value store of the master."""
+    elastic: ClassVar[bool] = False
+    """Whether its processes find each other anew when the next generation has another size."""
 
     def check(self, job: JobSpec) -> list[Problem]:
         """What in the job this framework could never run with; called before anything is submitted."""
@@ -46,6 +48,8 @@ def common_environment(task: TaskId, cluster: ClusterSpec, job: JobSpec, extra: 
 
     As in TonY, ``IS_CHIEF`` and ``TB_PORT`` are there for the chief only (a role named ``tensorboard`` gets the port,
     too), ``TASK_NUM`` counts the tracked tasks, and ``SESSION_ID`` is 0 until something was restarted.
+    ``TASK_INDEX`` is the task's place in the cluster spec, which differs from ``TONY_INDEX`` when an elastic job goes
+    on without a task before it.
     The two tables of endpoints are left out where they are longer than one variable can be.
     Raises KeyError when the task is not in the cluster spec.
     """
@@ -64,7 +68,7 @@ def common_environment(task: TaskId, cluster: ClusterSpec, job: JobSpec, extra: 
         "TONY_INCARNATION": extra.get("incarnation", "1"),
         "TONY_IS_CHIEF": "true" if chief else "false",
         "JOB_NAME": task.role,
-        "TASK_INDEX": str(task.index),
+        "TASK_INDEX": str(layout.place(task)),
         "TASK_NUM": str(layout.tracked),
         "JOB_ID": extra["application_id"],
         "SESSION_ID": str(cluster.generation - 1),

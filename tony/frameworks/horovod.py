@@ -52,6 +52,7 @@ class Horovod(Framework):
     """Every task with a rank gets ``HOROVOD_*``. Needs ``rendezvous_address`` and ``rendezvous_port`` in `extra`."""
 
     name = "horovod"
+    elastic = True
     rendezvous = True
 
     def check(self, job: JobSpec) -> list[Problem]:

@@ -42,6 +42,7 @@ class Layout:
     chief: TaskId | None
     tracked: int
     addresses: Mapping[str, list[str]]
+    _places: dict[str, dict[int, int]] = field(default_factory=dict, compare=False, repr=False)
     _tables: dict[tuple[str, ...], str] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -73,6 +74,13 @@ class Layout:
     def rank(self, task: TaskId) -> int:
         """The task's rank among the training tasks, or `NO_RANK`."""
         return self.ranks.get(task, NO_RANK)
+
+    def place(self, task: TaskId) -> int:
+        """The task's place in the table of its role: its index, unless tasks before it are absent."""
+        if task.role not in self._places:
+            here = sorted(other.index for other in self.cluster.tasks if other.role == task.role)
+            self._places[task.role] = {index: place for place, index in enumerate(here)}
+        return self._places[task.role][task.index]
 
     def table(self, *roles: str) -> str:
         """JSON: role → addresses by index, of those among these roles that are there; without arguments of all."""

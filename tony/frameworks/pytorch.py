@@ -14,6 +14,7 @@ class PyTorch(Framework):
     """Every task with a rank gets the variables of ``torchrun``; rank 0 listens on its own reserved port."""
 
     name = "pytorch"
+    elastic = True
 
     def check(self, job: JobSpec) -> list[Problem]:
         """Somebody must have a rank."""

@@ -21,6 +21,7 @@ class TensorFlow(Framework):
     """Tasks of the roles ``chief``, ``worker``, ``ps`` and ``evaluator`` get ``TF_CONFIG``; others get nothing."""
 
     name = "tensorflow"
+    elastic = True
 
     def check(self, job: JobSpec) -> list[Problem]:
         """A chief or a worker must be there, at most one chief and evaluator, and somebody to use a ps."""
@@ -63,7 +64,8 @@ class TensorFlow(Framework):
         """``TF_CONFIG``; without it for roles that TensorFlow does not know."""
         if task.role not in (*_MEMBERS, "evaluator"):
             return {}
-        members = Layout.of(cluster, job).table(*_MEMBERS)
-        own = json.dumps({"type": task.role, "index": task.index})
+        layout = Layout.of(cluster, job)
+        members = layout.table(*_MEMBERS)
+        own = json.dumps({"type": task.role, "index": layout.place(task)})
         text = f'{{"cluster": {members}, "task": {own}}}'
         return {"TF_CONFIG": text} if len(text) <= MAX_VALUE_BYTES else {}

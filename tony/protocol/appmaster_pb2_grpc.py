@@ -134,6 +134,11 @@ class JobServiceStub(object):
                 request_serializer=tony_dot_protocol_dot_appmaster__pb2.StopRequest.SerializeToString,
                 response_deserializer=tony_dot_protocol_dot_appmaster__pb2.StopReply.FromString,
                 )
+        self.Resize = channel.unary_unary(
+                '/tony.v1.JobService/Resize',
+                request_serializer=tony_dot_protocol_dot_appmaster__pb2.ResizeRequest.SerializeToString,
+                response_deserializer=tony_dot_protocol_dot_appmaster__pb2.ResizeReply.FromString,
+                )
 
 
 class JobServiceServicer(object):
@@ -166,6 +171,13 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Resize(self, request, context):
+        """Another number of tasks for the elastic role; what follows comes as events.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -188,6 +200,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.Stop,
                     request_deserializer=tony_dot_protocol_dot_appmaster__pb2.StopRequest.FromString,
                     response_serializer=tony_dot_protocol_dot_appmaster__pb2.StopReply.SerializeToString,
+            ),
+            'Resize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resize,
+                    request_deserializer=tony_dot_protocol_dot_appmaster__pb2.ResizeRequest.FromString,
+                    response_serializer=tony_dot_protocol_dot_appmaster__pb2.ResizeReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -265,5 +282,22 @@ class JobService(object):
         return grpc.experimental.unary_unary(request, target, '/tony.v1.JobService/Stop',
             tony_dot_protocol_dot_appmaster__pb2.StopRequest.SerializeToString,
             tony_dot_protocol_dot_appmaster__pb2.StopReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Resize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/tony.v1.JobService/Resize',
+            tony_dot_protocol_dot_appmaster__pb2.ResizeRequest.SerializeToString,
+            tony_dot_protocol_dot_appmaster__pb2.ResizeReply.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

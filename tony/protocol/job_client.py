@@ -60,6 +60,14 @@ class JobConnection:
         except grpc.RpcError as error:
             raise translated(error, self.address) from None
 
+    def resize(self, size: int, by: str) -> str:
+        """Ask for another number of tasks; returns why that cannot be, or nothing."""
+        request = messages.ResizeRequest(size=size, by=by)
+        try:
+            return str(self._stub.Resize(request, metadata=self._metadata, timeout=_CALL_S).problem)
+        except grpc.RpcError as error:
+            raise translated(error, self.address) from None
+
     def close(self) -> None:
         """End all streams; iterators that other threads wait in raise AppMasterUnreachable."""
         self._channel.close()

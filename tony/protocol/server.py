@@ -115,6 +115,9 @@ class JobHandlers(Protocol):
     def stop(self, reason: str, grace_s: float, by: str) -> str:
         """Begin to stop; returns the job's state."""
 
+    def resize(self, size: int, by: str) -> str:
+        """Begin to change the number of tasks; returns why that cannot be, or nothing."""
+
 
 class AppMasterServer:
     """Both services on one port."""
@@ -232,6 +235,12 @@ class _JobService(JobServiceServicer):
     async def Stop(self, request: messages.StopRequest, context: grpc.aio.ServicerContext) -> messages.StopReply:
         await self._authenticate(context)
         return messages.StopReply(state=self._handlers.stop(request.reason, request.grace_s, request.by))
+
+    async def Resize(
+        self, request: messages.ResizeRequest, context: grpc.aio.ServicerContext
+    ) -> messages.ResizeReply:
+        await self._authenticate(context)
+        return messages.ResizeReply(problem=self._handlers.resize(request.size, request.by))
 
     async def _authenticate(self, context: grpc.aio.ServicerContext) -> None:
         """Every container holds the application's certificate; only its owner holds this key."""

@@ -175,12 +175,12 @@ def _stage_problems(
             label, names = role.node_label or job.node_label or "", role.nodes or job.nodes
             places = _places(nodes, label, names)
             most = sum(_slots(node.total, _asked(role.resources, scheduler), scheduler) for node in places)
-            if role.instances > most:
+            if role.least > most:
                 fits_alone = False
                 yield Problem(
                     f"roles.{role.name}.instances",
                     f"the whole cluster has room for {most} of {role.resources} each.",
-                    str(role.instances),
+                    str(role.least),
                     hint=f"Ask for at most {most}, or for smaller tasks.",
                 )
         if fits_alone:
@@ -200,8 +200,8 @@ def _total_problems(
     queue: Queue | None,
     share: float,
 ) -> Iterable[Problem]:
-    asked = [(role.instances, _asked(role.resources, scheduler)) for role in roles]
-    who = ", ".join(f"{role.instances} {role.name}" for role in roles)
+    asked = [(role.least, _asked(role.resources, scheduler)) for role in roles]
+    who = ", ".join(f"{role.least} {role.name}" for role in roles)
     who += " and the application master" if master.memory_mb else ""
     place = f"queue {queue.name} may use" if queue is not None and share < 1 else "the whole cluster has"
     for name, of in _PARTS:

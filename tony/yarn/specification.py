@@ -57,7 +57,7 @@ def application_spec(
         raise UsageError(problems)
     environment = _environment(record.runtime, runtime_path)
     master_environment = {**environment, "JDK_JAVA_OPTIONS": _JAVA_OPTIONS}
-    if len(job.tasks()) > _MANY_TASKS:
+    if len(job.possible_tasks()) > _MANY_TASKS:
         # skein fixes the heap at 128 MB; only this variable is read after that.
         master_environment["_JAVA_OPTIONS"] = "-Xmx512m"
     own = {name: _file(str(path.absolute())) for name, path in master_files.items()}
