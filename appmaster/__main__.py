@@ -82,6 +82,7 @@ async def _run(here: Path, environment: AppMasterEnvironment, record: JobRecord,
                 "TONY_AM_ADDRESS": address[0],
                 "TONY_TASK": str(identity.task),
                 "TONY_INCARNATION": str(identity.incarnation),
+                "TONY_GPUS": str(record.spec.role(identity.task.role).resources.gpus),
             }
 
         loop = Loop(machine, backend, folder, history, clock, of_container)

@@ -208,6 +208,7 @@ class Service:
         return messages.Release(
             generation=command.cluster.generation,
             command=role.command,
+            processes=role.procs_per_task,
             environment={name: value for name, value in environment.items() if name not in long},
             packed_environment={name: _packed(environment[name]) for name in long},
             hold_ports=command.hold_ports,

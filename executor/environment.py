@@ -42,6 +42,8 @@ class ContainerEnvironment:
     folder: Path
     log_folder: Path
     variables: Mapping[str, str]
+    gpus: int = 0
+    """How many were counted for the task."""
 
     @classmethod
     def from_environ(cls) -> ContainerEnvironment:
@@ -56,6 +58,7 @@ class ContainerEnvironment:
 
         try:
             task, incarnation = TaskId.parse(needed("TONY_TASK")), int(needed("TONY_INCARNATION"))
+            gpus = int(variables.get("TONY_GPUS", "0"))
         except ValueError as error:
             raise TonyError(f"The container's environment makes no sense: {error}") from None
         logs = variables.get("LOG_DIRS", "").split(",")[0]
@@ -72,6 +75,7 @@ class ContainerEnvironment:
             folder=folder,
             log_folder=Path(logs) if logs else folder / "logs",
             variables=variables,
+            gpus=gpus,
         )
 
     def node_cache(self) -> Path:

@@ -15,11 +15,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from executor import ranks
 from executor.environment import ContainerEnvironment, user_environment
+from executor.gpus import TaskGpus
 from executor.interface import interface
 from executor.lease import Lease
 from executor.link import Connection, Lost, MasterLink, Received
-from executor.metrics import gpus
 from executor.ports import Ports
 from executor.process import UserExited, UserGone, UserStarted, kill_descendants
 from executor.reports import Reports
@@ -80,7 +81,7 @@ class Executor:
         self._lease = Lease(time.monotonic())
         self._streams = Streams(container.log_folder)
         self._reports = Reports()
-        self._gpus = gpus(container.variables)
+        self._gpus = TaskGpus(container.gpus, container.variables)
         self._welcome: messages.Welcome | None = None
         self._reconnect_at: float | None = None
         self._beat_at = float("inf")
@@ -193,7 +194,7 @@ class Executor:
             user_running=self._run is not None and self._run.running,
             result=self._result if not self._acknowledged else None,
             ready=self._ready,
-            gpus=self._gpus,
+            gpus=self._gpus.names,
             version=__version__,
         )
         self._link.connect(hello, self._welcome.token if self._welcome is not None else "")
@@ -377,7 +378,7 @@ class Executor:
         run = self._run = UserRun(release.generation, self._ports, self._streams, self._reports, self.post)
         environment = user_environment(
             self._container.variables,
-            {**release.environment, **_unpacked(release)},
+            {**self._gpus.environment, **release.environment, **_unpacked(release)},
             library=self._workspace.library,
             home=self._workspace.home,
             python_folder=self._workspace.python_folder,
@@ -387,10 +388,13 @@ class Executor:
         environment.update(interface(environment, self._container.host))
         if not release.hold_ports:
             self._ports.release()
-        run.start(self._workspace.argv(release.command), environment, self._workspace.work, self._lease)
+        argv = self._workspace.argv(release.command)
+        if release.processes > 1:
+            argv = ranks.argv(release.processes, argv)
+        run.start(argv, environment, self._workspace.work, self._lease)
 
     def _on_run_event(self, run: UserRun, event: RunEvent) -> None:
-        run.take(event, self._container.variables)
+        run.take(event, self._gpus)
         if isinstance(event, UserStarted):
             log.info("generation %d runs as process %d", event.generation, event.pid)
             self._tell_started(run)
@@ -473,6 +477,7 @@ class Executor:
             self._run.close()
         if self._ports is not None:
             self._ports.release()
+        self._gpus.close()
         self._link.close()
         self._streams.close()
 

@@ -45,7 +45,8 @@ class Ending:
     """The facts: exit `code` or `signal` (its name), seconds of life, the last lines of standard error.
 
     `ports` are those that we had reserved for it; `oom_killed` says that the kernel's out-of-memory killer struck
-    in our control group while it ran; `peak_mb` is the largest resident size of the user process itself.
+    in our control group while it ran; `peak_mb` is the largest resident size of the user process itself;
+    `gpu_fault` tells how one of its GPUs broke meanwhile.
     """
 
     code: int
@@ -55,6 +56,7 @@ class Ending:
     ports: Collection[int] = ()
     oom_killed: bool = False
     peak_mb: int = 0
+    gpu_fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def _reason(ending: Ending, final: str) -> tuple[Reason, str]:
         line = _first(pattern, (final,) if final else ending.lines)
         if line:
             return reason, line
+    if ending.gpu_fault:
+        return Reason.GPU_FAULT, ending.gpu_fault
     if ending.signal:
         return Reason.WORKER_SIGNAL, f"The user process was ended by {ending.signal}." + (
             f" {final}" if final else ""

@@ -1,18 +1,15 @@
-"""How much of the node the user's processes use: processor, memory, GPUs. Nothing depends on it.
+"""How much of the node the user's processes use: processor, memory, GPUs.
 
 Where `psutil` or ``nvidia-smi`` is missing or misbehaves, its numbers are absent.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
-import subprocess
 import threading
 import time
-from collections.abc import Mapping
 
+from executor.gpus import GpuHealth
 from executor.keeper import descendants
 
 try:
@@ -21,34 +18,34 @@ except ImportError:  # pragma: no cover - the bundle has it; an administrator's 
     psutil = None  # type: ignore[assignment]
 
 PERIOD_S = 5.0
-GPU_PERIOD_S = 15.0
-_SMI_LIMIT_S = 5.0
-_SMI_FAILURES = 3
 _PROCESSES_LIMIT = 500
 _STOPPED = ("stopped", "tracing-stop")
-
-log = logging.getLogger(__name__)
 
 
 class Metrics:
     """Samples the tree of one keeper in a thread of its own; `latest` is whatever the last sample found."""
 
-    def __init__(self, keeper_pid: int, variables: Mapping[str, str]) -> None:
+    def __init__(self, keeper_pid: int, gpus: GpuHealth) -> None:
         self._root = keeper_pid
         self._stopped = threading.Event()
         self._latest: dict[str, float] = {}
         self._tree = _ProcessTree() if psutil is not None else None
-        self._gpus = _Gpus(variables)
+        self._gpus = gpus
         self._thread = threading.Thread(target=self._sample_on, name="metrics", daemon=True)
         self._thread.start()
 
     @property
     def latest(self) -> dict[str, float]:
-        """``cpu_percent`` (of one core), ``memory_mb``, ``processes``, ``io_mb_per_s``, ``gpu_percent`` and so on.
+        """``cpu_percent`` (of one core), ``memory_mb``, ``processes``, ``io_mb_per_s``, those of `GpuHealth.sample`.
 
         ``frozen`` counts processes that are stopped (SIGSTOP, a debugger). Empty before the first sample.
         """
         return dict(self._latest)
+
+    @property
+    def gpu_fault(self) -> str:
+        """One sentence when a GPU of this task broke meanwhile, else empty."""
+        return self._gpus.fault
 
     def close(self) -> None:
         """Stop sampling. May be called twice."""
@@ -111,84 +108,6 @@ def _moved(process: psutil.Process) -> int:
     except (psutil.Error, AttributeError):
         return 0
     return int(counters.read_chars + counters.write_chars)
-
-
-class _Gpus:
-    """``nvidia-smi`` for the devices of this task, asked seldom; after a few failures never again."""
-
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self._command = shutil.which("nvidia-smi", path=variables.get("PATH"))
-        self._devices = visible_devices(variables)
-        self._failures = 0
-        self._asked_at = float("-inf")
-        self._latest: dict[str, float] = {}
-
-    def sample(self) -> dict[str, float]:
-        now = time.monotonic()
-        if self._command is None or self._failures >= _SMI_FAILURES or self._devices == ():
-            return {}
-        if now - self._asked_at < GPU_PERIOD_S:
-            return self._latest
-        self._asked_at = now
-        query = ["--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
-        chosen = [f"--id={','.join(self._devices)}"] if self._devices else []
-        said = _ask([self._command, *query, *chosen])
-        rows = [_numbers(line) for line in (said or "").splitlines()]
-        rows = [row for row in rows if len(row) == 2]
-        if not rows:
-            self._failures += 1
-            self._latest = {}
-            return {}
-        self._failures = 0
-        self._latest = {
-            "gpu_percent": round(sum(row[0] for row in rows) / len(rows), 1),
-            "gpu_memory_mb": sum(row[1] for row in rows),
-        }
-        return self._latest
-
-
-def gpus(variables: Mapping[str, str]) -> list[str]:
-    """Names of the GPUs that this container has, for people. May block for some seconds."""
-    devices = visible_devices(variables)
-    if devices is not None:
-        return list(devices)
-    command = shutil.which("nvidia-smi", path=variables.get("PATH"))
-    said = _ask([command, "-L"]) if command else None
-    return [line.strip() for line in (said or "").splitlines() if line.startswith("GPU ")][:64]
-
-
-def visible_devices(variables: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The devices that the environment names; () when it says that there are none, None when it says nothing."""
-    for name in ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"):
-        value = variables.get(name)
-        if value in (None, "all"):
-            continue
-        if value in ("void", "none", "NoDevFiles", "-1"):
-            return ()
-        return tuple(part.strip() for part in str(value).split(",") if part.strip())
-    return None
-
-
-def _ask(command: list[str]) -> str | None:
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=_SMI_LIMIT_S,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        log.info("no GPU numbers: %s", error)
-        return None
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
-
-
-def _numbers(line: str) -> list[float]:
-    try:
-        return [float(part) for part in line.split(",")]
-    except ValueError:
-        return []
 
 
 def oom_kills() -> int | None:

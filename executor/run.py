@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from executor.failure import Ending, diagnose
+from executor.gpus import TaskGpus
 from executor.lease import Lease
 from executor.metrics import Metrics, oom_kills
 from executor.ports import Ports
@@ -83,11 +84,11 @@ class UserRun:
         sample = self._metrics.latest if self._metrics is not None else {}
         return {**sample, "output_bytes": float(self._streams.heard_bytes)} if sample else {}
 
-    def take(self, event: RunEvent, variables: Mapping[str, str]) -> None:
+    def take(self, event: RunEvent, gpus: TaskGpus) -> None:
         """Something happened to it."""
         if isinstance(event, UserStarted):
             self.pid = event.pid
-            self._metrics = Metrics(self._process.keeper_pid, variables)
+            self._metrics = Metrics(self._process.keeper_pid, gpus.health())
         elif isinstance(event, UserNotStarted):
             self._cannot_start(f"The command cannot be started: {os.strerror(event.error)}.", Reason.WORKER_EXIT)
         elif isinstance(event, UserExited):
@@ -141,6 +142,7 @@ class UserRun:
                 ports=self._ports.numbers,
                 oom_killed=(oom_kills() or 0) > (self._oom_kills or 0),
                 peak_mb=exited.peak_mb,
+                gpu_fault=self._metrics.gpu_fault if self._metrics is not None else "",
             )
         )
         succeeded = diagnosis.reason is Reason.SUCCEEDED

@@ -25,8 +25,9 @@ _DATAGRAM_BYTES = 8 * 1024
 class Context:
     """This task's place in the job.
 
-    `rank` counts from 0 over all tasks of the stage that take part in training, -1 for one that only watches;
-    `incarnation` counts the containers that carried this task, `generation` the releases of the whole gang.
+    `rank` counts from 0 over all processes of the stage that take part in training, -1 for one that only watches;
+    `local_rank` counts those of this task, which share its GPUs; `incarnation` counts the containers that carried
+    this task, `generation` the releases of the whole gang.
     `cluster_spec` maps each role to its ``host:port`` addresses. `checkpoint_dir` is shared by all tasks, a URL or
     a path; None if there is none.
     """
@@ -36,6 +37,7 @@ class Context:
     role: str = "worker"
     index: int = 0
     local_rank: int = 0
+    local_world_size: int = 1
     generation: int = 1
     incarnation: int = 1
     application_id: str | None = None
@@ -133,6 +135,7 @@ def from_environment(environment: Mapping[str, str]) -> Context:
         role=environment.get("TONY_ROLE", outside.role),
         index=number("INDEX", outside.index),
         local_rank=number("LOCAL_RANK", outside.local_rank),
+        local_world_size=number("LOCAL_WORLD_SIZE", outside.local_world_size),
         generation=number("GENERATION", outside.generation),
         incarnation=number("INCARNATION", outside.incarnation),
         application_id=environment.get("TONY_APPLICATION_ID"),

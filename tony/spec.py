@@ -95,6 +95,7 @@ class RoleSpec:
     `command` is an argv list; a first word that ends in ``.py`` runs with the job's Python.
     `untracked` tasks (a parameter server) are not waited for, but their failure fails the job;
     `sidecar` tasks are neither waited for nor able to fail it.
+    `procs_per_task` user processes run in each task, each with a rank of its own.
     `stop_on_failure`: the job fails at once, without restart, when a task of this role fails.
     `image`: the Docker image that its tasks run in; None: on the nodes as they are.
     An elastic role may have from `min_instances` to `max_instances` tasks (None: as many as `instances`).
@@ -130,6 +131,8 @@ class RoleSpec:
     def elastic(self) -> bool:
         """Whether the number of tasks may change."""
         return self.least < self.most
+
+    procs_per_task: int = 1
 
     @property
     def tracked(self) -> bool:

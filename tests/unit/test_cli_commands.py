@@ -190,7 +190,15 @@ def test_the_final_document_has_exactly_the_promised_fields() -> None:
     }
     assert document["first_failure"]["tail"] == ["Traceback", "ValueError"]
     assert document["tasks"] == [
-        {"task": "worker:0", "state": "STOPPED", "host": "n1", "container": "c", "incarnations": 2, "exit_code": None}
+        {
+            "task": "worker:0",
+            "state": "STOPPED",
+            "host": "n1",
+            "container": "c",
+            "incarnations": 2,
+            "exit_code": None,
+            "gpus": [],
+        }
     ]
     json.dumps(document)
 

@@ -396,3 +396,15 @@ def test_the_bits_of_gradients_are_one_of_five_words(ask: Ask) -> None:
         assert ask.job(flags={"quantize": [text]}).quantize == text
     problem = ask.only(flags={"quantize": ["3"]})
     assert (problem.key, problem.value, problem.message) == ("quantize", "3", "must be one of 2, 4, 8, auto, none.")
+
+
+@pytest.mark.parametrize(("given", "gpus", "procs"), [("auto", "4", 4), ("auto", "0", 1), ("3", "4", 3)])
+def test_processes_in_each_worker(ask: Ask, given: str, gpus: str, procs: int) -> None:
+    job = ask.job(flags={"roles.worker.procs_per_task": [given], "roles.worker.gpus": [gpus]})
+    assert job.roles[0].procs_per_task == procs
+
+
+@pytest.mark.parametrize("given", ["0", "many", "-1", "1e3", "99999"])
+def test_a_number_of_processes_that_makes_no_sense_is_refused(ask: Ask, given: str) -> None:
+    problems = ask.problems(flags={"roles.worker.procs_per_task": [given]})
+    assert [problem.key for problem in problems] == ["roles.worker.procs_per_task"]

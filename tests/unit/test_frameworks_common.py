@@ -68,6 +68,7 @@ def test_every_task_gets_exactly_these_variables(task: str, extra: dict[str, str
         "TONY_INDEX": str(identity.index),
         "TONY_WORLD_SIZE": "3",
         "TONY_LOCAL_RANK": "0",
+        "TONY_LOCAL_WORLD_SIZE": "1",
         "TONY_GENERATION": "3",
         "TONY_CLUSTER_SPEC": PS_TABLE,
         "JOB_NAME": identity.role,

@@ -148,6 +148,7 @@ def _task(task: TaskSnapshot) -> dict[str, Any]:
         "container": task.container,
         "incarnations": task.incarnation,
         "exit_code": task.exit_code,
+        "gpus": list(task.gpus),
     }
 
 

@@ -30,6 +30,7 @@ QUANTIZE = ("2", "4", "8", "auto", "none")
 MAX_TASKS = 10_000
 MAX_GPUS = 1_024
 MAX_VCORES = 1_024
+MAX_PROCS = 256
 
 _TIMES = Times()
 _RESTART = RestartSpec()
@@ -81,6 +82,12 @@ ROLE_KEYS: tuple[Key, ...] = (
     Key("untracked", Kind.SWITCH, "not waited for, but its failure fails the job", False),
     Key("sidecar", Kind.SWITCH, "neither waited for nor able to fail the job", False),
     Key("stop_on_failure", Kind.SWITCH, "the job fails at once when a task of this role fails", False),
+    Key(
+        "procs_per_task",
+        Kind.TEXT,
+        "user processes in each task, each with a rank of its own: a number, or auto: one for each of its GPUs",
+        "1",
+    ),
     Key("depends_on", Kind.WORDS, "roles that must have succeeded before this one starts", ()),
     Key("image", Kind.TEXT, "Docker image of this role; none: on the nodes as they are"),
 )
@@ -403,6 +410,14 @@ def _role_flags() -> Iterable[Key]:
         for role in ("chief", "evaluator", "ps"):
             said = key.help.replace("each task", f"the {role}")
             yield replace(key, name=f"roles.{role}.{size}", flag=f"--{role}-{size}", help=said)
+    yield replace(
+        role_keys["procs_per_task"],
+        name="roles.worker.procs_per_task",
+        flag="--procs-per-task",
+        help="processes in each worker; auto: one for each of its GPUs",
+        metavar="N|auto",
+        group="shape",
+    )
     yield replace(
         role_keys["resources"],
         name="roles.worker.resources",

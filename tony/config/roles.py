@@ -16,7 +16,7 @@ from tony.units import parse_memory_mb
 
 _ROLE_KEY = {key.name: key for key in ROLE_KEYS}
 _LIKE_WORKER = ("chief", "evaluator")
-_SIZES = ("memory", "vcores", "gpus", "resources")
+_SIZES = ("memory", "vcores", "gpus", "resources", "procs_per_task")
 _DEFINING = (Layer.FLAG, Layer.VARIABLE, Layer.JOB)
 
 
@@ -160,7 +160,18 @@ def _role(settings: Settings, name: str, shorthand: Mapping[str, Mapping[str, Gi
         image=image_of(settings, name, given("image")),
         min_instances=least,
         max_instances=most,
+        procs_per_task=_procs(settings, prefix, value("procs_per_task"), value("gpus")),
     )
+
+
+def _procs(settings: Settings, prefix: str, text: str, gpus: int) -> int:
+    """A number, or ``auto``: one process for each GPU."""
+    if text == "auto":
+        return max(1, gpus)
+    if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= keys.MAX_PROCS:
+        return int(text)
+    settings.problem(prefix + "procs_per_task", f"must be auto or a whole number from 1 to {keys.MAX_PROCS}.")
+    return 1
 
 
 def check_each(settings: Settings, name: str, texts: tuple[str, ...], check: Any) -> None:

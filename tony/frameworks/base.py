@@ -39,12 +39,27 @@ class Framework(ABC):
         """The framework's own variables for that task, to be added to those of `common_environment`."""
 
 
+def one_process_each(job: JobSpec, framework: str) -> list[Problem]:
+    """Problems of roles with several processes in a task, for a framework whose processes each need an address."""
+    return [
+        Problem(
+            key=f"roles.{role.name}.procs_per_task",
+            value=str(role.procs_per_task),
+            message=f"{framework} runs one process in each task; it uses all GPUs of the task.",
+            hint="Leave it out, or choose framework: pytorch, horovod or auto.",
+        )
+        for role in job.roles
+        if role.procs_per_task > 1
+    ]
+
+
 def common_environment(task: TaskId, cluster: ClusterSpec, job: JobSpec, extra: Mapping[str, str]) -> dict[str, str]:
     """The ``TONY_*`` variables of a task, and the names under which TonY's users know them.
 
     Ranks are those of `tony.frameworks.layout`; a task without one (ps, evaluator, untracked, sidecar) has
     ``TONY_RANK=-1``, and ``RANK`` and ``WORLD`` are absent, so that a library which looks for them takes it for a
-    process of its own. Every task is alone in its container: the local rank is 0.
+    process of its own. Every task is alone in its container. Where it has several processes, its rank is that of the
+    first, with local rank 0, and whoever starts the others counts on.
 
     As in TonY, ``IS_CHIEF`` and ``TB_PORT`` are there for the chief only (a role named ``tensorboard`` gets the port,
     too), ``TASK_NUM`` counts the tracked tasks, and ``SESSION_ID`` is 0 until something was restarted.
@@ -64,6 +79,7 @@ def common_environment(task: TaskId, cluster: ClusterSpec, job: JobSpec, extra: 
         "TONY_RANK": str(rank),
         "TONY_WORLD_SIZE": str(layout.world_size),
         "TONY_LOCAL_RANK": "0",
+        "TONY_LOCAL_WORLD_SIZE": str(job.role(task.role).procs_per_task),
         "TONY_GENERATION": str(cluster.generation),
         "TONY_INCARNATION": extra.get("incarnation", "1"),
         "TONY_IS_CHIEF": "true" if chief else "false",

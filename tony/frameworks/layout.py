@@ -2,7 +2,8 @@
 
 Ranks go to the *training tasks*: those of tracked roles, except the roles that serve training or look at it
 (`AUXILIARY`). ``chief`` comes first, then ``worker``, then other roles as written in the job; indexes ascend within
-a role. So rank 0 is the chief where there is one, else ``worker:0``. Every other task has no rank, written -1.
+a role, and the processes of one task (`RoleSpec.procs_per_task`) follow each other. So rank 0 is the chief where
+there is one, else ``worker:0``. Every other task has no rank, written -1.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from tony.spec import ClusterSpec, JobSpec, TaskId
 
@@ -39,6 +41,10 @@ class Layout:
     job: JobSpec
     cluster: ClusterSpec
     ranks: Mapping[TaskId, int]
+    groups: Mapping[TaskId, int]
+    """The place of each training task: its rank, were they all single processes."""
+    world_size: int
+    """How many processes have a rank."""
     chief: TaskId | None
     tracked: int
     addresses: Mapping[str, list[str]]
@@ -57,6 +63,8 @@ class Layout:
     @classmethod
     def _build(cls, cluster: ClusterSpec, job: JobSpec) -> Layout:
         order = ranked(job, cluster.tasks)
+        procs = {role.name: role.procs_per_task for role in job.roles}
+        firsts = list(accumulate((procs[task.role] for task in order), initial=0))
         addresses: dict[str, list[str]] = {}
         for task in sorted(cluster.tasks, key=lambda task: task.index):
             addresses.setdefault(task.role, []).append(str(cluster.endpoints[task]))
@@ -65,14 +73,16 @@ class Layout:
         return cls(
             job=job,
             cluster=cluster,
-            ranks={task: rank for rank, task in enumerate(order)},
+            ranks=dict(zip(order, firsts, strict=False)),
+            groups={task: place for place, task in enumerate(order)},
+            world_size=firsts[-1],
             chief=order[0] if order else None,
             tracked=sum(task.role in tracked for task in cluster.tasks),
             addresses=addresses,
         )
 
     def rank(self, task: TaskId) -> int:
-        """The task's rank among the training tasks, or `NO_RANK`."""
+        """The rank of the task's first process among those of the training tasks, or `NO_RANK`."""
         return self.ranks.get(task, NO_RANK)
 
     def place(self, task: TaskId) -> int:
@@ -88,11 +98,6 @@ class Layout:
             named = roles or self.addresses
             self._tables[roles] = json.dumps({role: self.addresses[role] for role in named if role in self.addresses})
         return self._tables[roles]
-
-    @property
-    def world_size(self) -> int:
-        """How many tasks have a rank."""
-        return len(self.ranks)
 
 
 _latest: Layout | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tony.errors import Problem
-from tony.frameworks.base import Framework
+from tony.frameworks.base import Framework, one_process_each
 from tony.frameworks.layout import Layout
 from tony.spec import ClusterSpec, JobSpec, TaskId
 
@@ -20,7 +20,7 @@ class MXNet(Framework):
     def check(self, job: JobSpec) -> list[Problem]:
         """One scheduler, and at least one server and one worker."""
         count = {role.name: role.instances for role in job.roles}
-        problems = [
+        problems = one_process_each(job, "MXNet") + [
             Problem(
                 key=f"roles.{name}",
                 value=str(count.get(name, 0)),

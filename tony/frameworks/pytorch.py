@@ -34,7 +34,7 @@ class PyTorch(Framework):
     ) -> dict[str, str]:
         """Where rank 0 is and which rank this is; nothing for a task without rank.
 
-        One process in each container: local rank 0 of 1 (a container numbers its GPUs from 0), its own group.
+        A container numbers its GPUs from 0, so the local rank is also the device; each task is a group of its own.
         """
         layout = Layout.of(cluster, job)
         rank = layout.rank(task)
@@ -47,7 +47,7 @@ class PyTorch(Framework):
             "RANK": str(rank),
             "WORLD_SIZE": str(layout.world_size),
             "LOCAL_RANK": "0",
-            "LOCAL_WORLD_SIZE": "1",
-            "GROUP_RANK": str(rank),
+            "LOCAL_WORLD_SIZE": str(job.role(task.role).procs_per_task),
+            "GROUP_RANK": str(layout.groups[task]),
             "INIT_METHOD": f"tcp://{master}",
         }

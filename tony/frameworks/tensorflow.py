@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 from tony.errors import Problem
-from tony.frameworks.base import MAX_VALUE_BYTES, Framework
+from tony.frameworks.base import MAX_VALUE_BYTES, Framework, one_process_each
 from tony.frameworks.layout import Layout
 from tony.spec import ClusterSpec, JobSpec, TaskId
 
@@ -26,7 +26,7 @@ class TensorFlow(Framework):
     def check(self, job: JobSpec) -> list[Problem]:
         """A chief or a worker must be there, at most one chief and evaluator, and somebody to use a ps."""
         count = {role.name: role.instances for role in job.roles}
-        problems = []
+        problems = one_process_each(job, "TensorFlow")
         for name in ("chief", "evaluator"):
             if count.get(name, 0) > 1:
                 problems.append(
@@ -61,8 +61,8 @@ class TensorFlow(Framework):
     def environment(
         self, task: TaskId, cluster: ClusterSpec, job: JobSpec, extra: Mapping[str, str]
     ) -> dict[str, str]:
-        """``TF_CONFIG``; without it for roles that TensorFlow does not know."""
-        if task.role not in (*_MEMBERS, "evaluator"):
+        """``TF_CONFIG``; without it for roles that TensorFlow does not know, and for several processes in a task."""
+        if task.role not in (*_MEMBERS, "evaluator") or job.role(task.role).procs_per_task > 1:
             return {}
         layout = Layout.of(cluster, job)
         members = layout.table(*_MEMBERS)

@@ -237,7 +237,7 @@ class Archive(_message.Message):
     def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., size: _Optional[int] = ..., target: _Optional[str] = ..., unpack: bool = ...) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("generation", "command", "environment", "hold_ports", "stop_grace_s", "packed_environment")
+    __slots__ = ("generation", "command", "environment", "hold_ports", "stop_grace_s", "packed_environment", "processes")
     class EnvironmentEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -258,13 +258,15 @@ class Release(_message.Message):
     HOLD_PORTS_FIELD_NUMBER: _ClassVar[int]
     STOP_GRACE_S_FIELD_NUMBER: _ClassVar[int]
     PACKED_ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
     generation: int
     command: _containers.RepeatedScalarFieldContainer[str]
     environment: _containers.ScalarMap[str, str]
     hold_ports: bool
     stop_grace_s: float
     packed_environment: _containers.ScalarMap[str, bytes]
-    def __init__(self, generation: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., environment: _Optional[_Mapping[str, str]] = ..., hold_ports: bool = ..., stop_grace_s: _Optional[float] = ..., packed_environment: _Optional[_Mapping[str, bytes]] = ...) -> None: ...
+    processes: int
+    def __init__(self, generation: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., environment: _Optional[_Mapping[str, str]] = ..., hold_ports: bool = ..., stop_grace_s: _Optional[float] = ..., packed_environment: _Optional[_Mapping[str, bytes]] = ..., processes: _Optional[int] = ...) -> None: ...
 
 class StopUser(_message.Message):
     __slots__ = ("generation", "grace_s", "reason", "next_generation")
