@@ -39,7 +39,8 @@ PYTORCH = Example("pytorch-ddp", "torch", ("worker:0", "worker:1"))
 MULTIWORKER = Example("tensorflow-multiworker", "tensorflow", ("worker:0", "worker:1"))
 PARAMETER_SERVER = Example("tensorflow-parameter-server", "tensorflow", ("chief:0",))
 V1_SERVER = Example("tensorflow-v1-server", "tensorflow", ("worker:0", "worker:1"))
-ALL = (HELLO, STANDALONE, PYTORCH, MULTIWORKER, PARAMETER_SERVER, V1_SERVER)
+HOROVOD = Example("horovod-mnist", "horovod", ("worker:0", "worker:1"))
+ALL = (HELLO, STANDALONE, PYTORCH, MULTIWORKER, PARAMETER_SERVER, V1_SERVER, HOROVOD)
 
 
 def interpreter(example: Example) -> str:
@@ -52,6 +53,11 @@ def interpreter(example: Example) -> str:
         if probe.returncode:
             pytest.skip("no torch in /usr/bin/python3 (Debian: python3-torch)")
         return python
+    if example.python == "horovod":
+        python = os.environ.get("TONY_TEST_HOROVOD_PYTHON", "")
+        if not list(Path(python).parent.parent.glob("lib/*/site-packages/horovod")):
+            pytest.skip("TONY_TEST_HOROVOD_PYTHON names no interpreter with Horovod: make horovod")
+        return python
     python = os.environ.get("TONY_TENSORFLOW_PYTHON", "")
     if not Path(python).is_file():
         pytest.skip("TONY_TENSORFLOW_PYTHON does not name an interpreter: run the tests with make")
@@ -60,11 +66,15 @@ def interpreter(example: Example) -> str:
 
 def start(example: Example, *flags: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     """``tony submit`` of the example with these flags, following the job."""
-    python = interpreter(example)
-    words = ["submit", *flags, "--python", python, "-f", str(EXAMPLES / example.name / "job.yaml")]
+    words = [*flags, "--python", interpreter(example), "-f", str(EXAMPLES / example.name / "job.yaml")]
+    return start_submit(*words, environment=environment)
+
+
+def start_submit(*words: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """``tony submit`` with these words."""
     program = "import sys; from tony.cli.main import main; sys.exit(main())"
     return subprocess.Popen(
-        [sys.executable, "-c", program, *words],
+        [sys.executable, "-c", program, "submit", *words],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
