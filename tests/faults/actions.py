@@ -66,6 +66,22 @@ def signal_client(number: signal.Signals) -> Callable[[Scene], None]:
     return act
 
 
+def with_a_key(scene: Scene) -> None:
+    """Submit with a key of its own."""
+    scene.flags += ["--idempotency-key", f"{scene.folder} at {time.time()}"]
+
+
+def submit_twice(scene: Scene) -> None:
+    """The client dies, and its scheduler starts the same command again: there must be one application."""
+    scene.mark()
+    scene.begin_again()
+    assert scene.client is not None
+    with suppress(subprocess.TimeoutExpired):
+        scene.client.wait(75.0)
+    if len(scene.known()) != 1:
+        scene.notes.append(f"{len(scene.known())} applications for one key: {scene.known()}")
+
+
 def kill_master_at_the_end(scene: Scene) -> None:
     """The master is killed while it takes the job down."""
     pid = scene.one("appmaster")

@@ -368,6 +368,15 @@ FAULTS: tuple[Fault, ...] = (
         arguments=("--steps", "80"),
     ),
     Fault(
+        41,
+        "client killed, and the same key submitted again",
+        UNHURT,
+        do.submit_twice,
+        points=("submit", "start", "register", "release", "step:*"),
+        prepare=do.with_a_key,
+        quick=True,
+    ),
+    Fault(
         42,
         "master killed while it ends the job",
         Expected(alternatives=(("FAILED", "AM_LOST", 104),)),

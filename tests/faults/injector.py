@@ -117,13 +117,25 @@ class Scene:
             *(["-c", f"node_python={self._wrapper()}"] if self.wrapped else []),
             *(str(TRAIN), "--", "--trace", str(self.trace), *arguments),
         ]
-        self._tag = tag
+        self._tag, self._command = tag, command
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
             # A shell in the background hands that on, and the client could not be interrupted either.
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        with (self.folder / "client.err").open("w") as errors:
+        self._start()
+
+    def begin_again(self) -> None:
+        """The same command once more, as a scheduler does that has lost sight of the first one, which is dead."""
+        assert self.client is not None
+        self.client.kill()
+        self.client.wait(10)
+        assert self.client.stdout is not None
+        self.client.stdout.close()
+        self._start()
+
+    def _start(self) -> None:
+        with (self.folder / "client.err").open("a") as errors:
             self.client = subprocess.Popen(
-                command,
+                self._command,
                 cwd=self.folder,
                 env=dict(self.site.environment),
                 stdin=subprocess.DEVNULL,

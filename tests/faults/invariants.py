@@ -99,7 +99,7 @@ def inspect(scene: Scene, expected: Expected, code: int | None, document: dict[s
     generations = outcome.verdict.generations if outcome.verdict else None
     if expected.generations is not None and generations != expected.generations:
         found.append(f"{generations} generations, not {expected.generations}")
-    found += one_end(scene, state) + nobody_twice(scene)
+    found += one_end(scene, state) + nobody_twice(scene) + no_step_lost(scene, generations)
     detect = recover = None
     if not expected.clocks_jump:
         found += nobody_alone(scene)
@@ -157,6 +157,20 @@ def nobody_twice(scene: Scene) -> list[str]:
                 found.append(f"rank {rank} made a step of generation {line['generation']} after one of {newest}")
                 break
             newest = max(newest, line["generation"])
+    return found
+
+
+def no_step_lost(scene: Scene, generations: int | None) -> list[str]:
+    """Where there was one generation, every rank was started once and made every step once."""
+    if generations != 1:
+        return []
+    found = []
+    for rank in range(scene.workers):
+        lines = scene.lines(rank)
+        steps = [line["step"] for line in lines if line["what"] == "step"]
+        begun = sum(line["what"] == "begin" for line in lines)
+        if begun > 1 or steps != list(range(1, len(steps) + 1)):
+            found.append(f"rank {rank} began {begun} times and made {len(steps)} steps up to {max(steps, default=0)}")
     return found
 
 
