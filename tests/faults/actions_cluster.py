@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -53,7 +51,7 @@ def kill_node(with_containers: bool) -> Callable[[Scene], None]:
         below = psutil.Process(manager).children(recursive=True) if with_containers else []
         scene.undo.append(partial(_start_again, scene))
         scene.mark()
-        os.kill(manager, signal.SIGKILL)
+        _kill([manager])
         for process in below:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -67,8 +65,7 @@ def restarted(prefix: str, pause_s: float) -> Callable[[Scene], None]:
     def act(scene: Scene) -> None:
         pids = _daemons(_own(scene), prefix)
         scene.mark()
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+        _kill(pids)
         time.sleep(pause_s)
         _start_again(scene)
 
@@ -80,8 +77,7 @@ def emptied_resource_manager(scene: Scene) -> None:
     own = _own(scene)
     pids = _daemons(own, "resourcemanager")
     scene.mark()
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    _kill(pids)
     shutil.rmtree(own.home / "data" / "rm")
     _start_again(scene)
 
@@ -90,8 +86,7 @@ def gone(prefix: str, seconds: float) -> Callable[[Scene], None]:
     """KILL for those daemons before the submit; they are there again after so many seconds, 0: after the job."""
 
     def prepare(scene: Scene) -> None:
-        for pid in _daemons(_own(scene), prefix):
-            os.kill(pid, signal.SIGKILL)
+        _kill(_daemons(_own(scene), prefix))
         if seconds:
             _later(scene, seconds, partial(_start_again, scene))
         else:
@@ -154,6 +149,14 @@ def _own(scene: Scene) -> LocalCluster:
 
 def _daemons(own: LocalCluster, prefix: str) -> list[int]:
     return [daemon.pid for daemon in own.status().daemons if daemon.name.startswith(prefix) and daemon.pid]
+
+
+def _kill(pids: Sequence[int]) -> None:
+    """KILL, and wait until they are gone: who is about to die would still count as there."""
+    processes = [psutil.Process(pid) for pid in pids]
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes, timeout=10.0)
 
 
 def _start_again(scene: Scene) -> None:

@@ -52,6 +52,8 @@ def walk(fault: Fault, site: Site, seed: int, folder: Path) -> Run:
         if fault.prepare is not None:
             fault.prepare(scene)
         seen = _hurt(fault, scene, point, arguments)
+    except Exception as error:  # noqa: BLE001 - one fault that could not be made does not end the walk
+        seen = Seen(violations=(f"not walked: {type(error).__name__}: {str(error)[:300]}",), wrong_end=True)
     finally:
         scene.close()
     seconds = round(time.monotonic() - began, 1)
@@ -77,7 +79,7 @@ def _hurt(fault: Fault, scene: Scene, point: str, arguments: Sequence[str]) -> S
             _mark_trouble(scene)
         return _inspected(fault, scene, code, document)
     except NotReached as error:
-        return Seen(violations=(str(error), *scene.notes), leftovers=(), wrong_end=True)
+        return Seen(violations=(str(error), *scene.notes), wrong_end=True)
 
 
 def _refused(fault: Fault, scene: Scene, code: int, document: dict[str, object]) -> Seen:
