@@ -66,9 +66,7 @@ class Seen:
 
 def inspect(scene: Scene, expected: Expected, code: int | None, document: dict[str, Any]) -> Seen:
     """Everything that is to be said of a job that has ended. `code` and `document` are the client's."""
-    left = [
-        one for one in leftovers(scene, expected.gone_s) if not (expected.files_may_stay and one.startswith("socket"))
-    ]
+    left = left_by(scene, expected)
     outcome = scene.handle.outcome()
     state, reason = outcome.state.value, outcome.reason.value
     decisions = [e for e in scene.events if e.kind is EventKind.DECISION]
@@ -207,6 +205,12 @@ def recovered_s(scene: Scene) -> float | None:
             return None
         firsts.append(min(later))
     return round(max(firsts) - scene.injected_at, 2) if firsts else None
+
+
+def left_by(scene: Scene, expected: Expected) -> list[str]:
+    """What is left and should not be."""
+    left = leftovers(scene, expected.gone_s)
+    return [one for one in left if not (expected.files_may_stay and one.startswith(("socket", "staging")))]
 
 
 def leftovers(scene: Scene, gone_s: float) -> list[str]:

@@ -26,7 +26,7 @@ from types import FrameType
 from tests.faults.fault import OWN, Fault
 from tests.faults.faults import FAULTS
 from tests.faults.injector import NotReached, Scene, Site
-from tests.faults.invariants import Seen, inspect, leftovers
+from tests.faults.invariants import Seen, inspect, left_by
 from tests.faults.runs import Run, keep, kept, summary, table, wrong
 from tests.faults.sites import Ground, ground, site_at
 
@@ -94,7 +94,7 @@ def _refused(fault: Fault, scene: Scene, code: int, document: dict[str, object])
             found.append(f"error {reason}, not {fault.expected.reason}")
         if not told:
             found.append(f"nothing says /{fault.expected.message}/: {scene.last_words()}")
-    left = tuple(leftovers(scene, fault.expected.gone_s))
+    left = tuple(left_by(scene, fault.expected))
     return Seen("nothing submitted", reason, code, "", None, None, left, tuple(found), told, bool(found))
 
 

@@ -11,7 +11,7 @@ import pytest
 from tony.cli.follow import Follower, Interrupted
 from tony.cli.output import Output
 from tony.containers import LogLine
-from tony.errors import NotFinished, Unreachable
+from tony.errors import NoSuchJob, NotFinished, Unreachable
 from tony.events import Event, EventKind
 from tony.outcome import Outcome
 from tony.protocol.messages import OutputChunk
@@ -177,3 +177,9 @@ def test_a_lost_cluster_is_told_as_not_finished_because_the_job_may_go_on() -> N
     with pytest.raises(NotFinished) as caught:
         follow(Job(error=Unreachable("no answer")))
     assert "tony wait local_1_0001" in (caught.value.hint or "")
+
+
+def test_a_job_that_the_cluster_has_forgotten_is_not_said_to_go_on() -> None:
+    with pytest.raises(NoSuchJob, match="the cluster has lost the job") as caught:
+        follow(Job(error=NoSuchJob("the resource manager knows no application_1_0001.")))
+    assert "go on" not in f"{caught.value.message} {caught.value.hint}"

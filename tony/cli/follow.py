@@ -77,7 +77,7 @@ class Follower:
         self._said_at = 0.0
 
     def follow(self, on_interrupt: OnInterrupt) -> Outcome:
-        """Block until the job has ended; returns how. Raises Interrupted, and NotFinished when contact is lost."""
+        """Block until the job has ended; returns how. Raises Interrupted, NotFinished when contact is lost, NoSuchJob."""
         try:
             while True:
                 try:
@@ -89,7 +89,12 @@ class Follower:
                     return self._handle.wait(timeout_s=60.0, confirm_s=_CONFIRM_S)
                 except KeyboardInterrupt:
                     self._interrupted(on_interrupt)
-        except (Unreachable, NoSuchJob) as error:
+        except NoSuchJob as error:
+            raise NoSuchJob(
+                f"the cluster has lost the job: {error.message}",
+                hint="Its resource manager has no record of it any more, and ends its containers. Submit it again.",
+            ) from error
+        except Unreachable as error:
             raise NotFinished(
                 f"contact with the cluster was lost: {error}",
                 hint=f"The job may go on. Later: tony wait {self._handle.application_id}",
