@@ -16,11 +16,11 @@ from tests.faults.injector import Scene
 from tony.localcluster.cluster import LocalCluster
 
 
-def rival(flags: Sequence[str]) -> Callable[[Scene], None]:
-    """Submit a second job of the same size at once; it has to succeed, too."""
+def rival(flags: Sequence[str], workers: int = 0) -> Callable[[Scene], None]:
+    """Submit a second job at once, of the same size if none is given; it has to succeed, too."""
 
     def act(scene: Scene) -> None:
-        other = Scene(scene.site, scene.folder / "rival", scene.rng, workers=scene.workers)
+        other = Scene(scene.site, scene.folder / "rival", scene.rng, workers or scene.workers)
         other.folder.mkdir()
         scene.mark()
         try:
@@ -122,8 +122,7 @@ def quota(bytes_: int) -> Callable[[Scene], None]:
 
 def crowd(scene: Scene) -> None:
     """Another queue claims its half of the cluster for a short job, which succeeds, too."""
-    flags = ("--queue", "urgent", "--memory", "1200m", "-c", "stop_grace=5s")
-    rival(flags)(scene)
+    rival(("--queue", "urgent", "--memory", "1200m", "-c", "stop_grace=5s"), 2)(scene)
 
 
 def _later(scene: Scene, seconds: float, call: Callable[[], object]) -> None:
