@@ -304,6 +304,7 @@ FAULTS: tuple[Fault, ...] = (
         "one rank ends early",
         Expected("FAILED", "EARLY_EXIT", 100, cause="EARLY_EXIT", message="ended"),
         arguments=trouble("early", "--at", "3"),
+        flags=("-c", "early_exit=6s", *SHORT),
         limit_s=60.0,
     ),
     Fault(
