@@ -77,7 +77,7 @@ class Follower:
         self._said_at = 0.0
 
     def follow(self, on_interrupt: OnInterrupt) -> Outcome:
-        """Block until the job has ended; returns how. Raises Interrupted, NotFinished when out of contact, NoSuchJob."""
+        """Block until the job has ended; returns how. Raises Interrupted, NotFinished out of contact, NoSuchJob."""
         try:
             while True:
                 try:
