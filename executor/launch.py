@@ -74,7 +74,10 @@ def main(argv: list[str]) -> int:
     sys.argv = [argv[1]]
     import runpy
 
-    runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
+    except ImportError as error:
+        return _fail(f"TonY's own packages do not load with {sys.executable} here: {error}")
     return 0
 
 

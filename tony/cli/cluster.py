@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ from tony.cli.invocation import Invocation, TonyCommand
 from tony.errors import Unreachable
 from tony.localcluster.cluster import ClusterStatus, LocalCluster
 from tony.localcluster.follow import follow
-from tony.localcluster.settings import chosen_settings
+from tony.localcluster.settings import NO_POLICY, chosen_settings
 from tony.units import format_duration, parse_memory_mb
 from tony.yarn import running_driver, start_driver, stop_driver
 
@@ -39,6 +40,8 @@ def cluster() -> None:
 @click.option("--queues", metavar="A,B", help="Names of the queues. Default: default.")
 @click.option("--label", "labels", multiple=True, metavar="N=NAME", help="Label node N (from 1). Repeat; or: none.")
 @click.option("--port-base", type=int, metavar="PORT", help="First of the ports. Default: free ones are chosen.")
+@click.option("--docker/--no-docker", default=None, help="Let tasks run in Docker images. See below.")
+@click.option("--docker-policy", metavar="FILE", help="What is allowed to images; none: everything.")
 def start(
     nodes: int | None,
     memory: str | None,
@@ -47,12 +50,19 @@ def start(
     queues: str | None,
     labels: tuple[str, ...],
     port_base: int | None,
+    docker: bool | None,
+    docker_policy: str | None,
 ) -> None:
     """Start the local cluster, or replace daemons of it that have died.
 
     --memory, --vcores and --gpus are totals, split evenly over the nodes. What is not given stays as it was at the
     last start. GPUs are counted by the scheduler, so that requests for them queue up as on a big cluster; they need
     not exist, and containers are not kept from each other's devices.
+
+    With --docker, YARN's own Docker runtime starts tasks that ask for an image in the Docker engine of this machine.
+    The native program that does the last step on a production cluster is replaced by one of ours: users are not
+    separated, memory and cores are not limited by cgroups, and whoever may use the Docker engine is as good as root
+    here. It is for development on one machine, never for a cluster of several users.
 
     Needs Java 17 or newer. The first start fetches Hadoop (100 MB) with Maven.
     """
@@ -65,6 +75,8 @@ def start(
         queues=tuple(name.strip() for name in queues.split(",")) if queues is not None else None,
         labels=_labels(labels),
         port_base=port_base,
+        docker=docker,
+        docker_policy=_policy(docker_policy),
         earlier=local.earlier_settings(),
     )
     status = local.start(settings, _tell)
@@ -204,6 +216,10 @@ def _memory_mb(text: str | None) -> int | None:
         return parse_memory_mb(text)
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is {error}", param_hint="--memory") from None
+
+
+def _policy(text: str | None) -> str | None:
+    return text if text is None or text == NO_POLICY else str(Path(text).absolute())
 
 
 def _labels(given: tuple[str, ...]) -> tuple[tuple[int, str], ...] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import getpass
+import grp
 import os
 import pwd
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tony.errors import Refused, TonyError, UsageError
-from tony.localcluster import conf, daemons, jars, leftovers, namenode, record, rest, shim
+from tony.localcluster import conf, daemons, engine, jars, leftovers, namenode, record, rest, shim
 from tony.localcluster.daemons import Pid
 from tony.localcluster.java import Java, find_java
 from tony.localcluster.launch import wait_healthy
@@ -109,6 +110,8 @@ class LocalCluster:
                     tell(f"already running: {known.settings.summary()}")
                     return self.status()
                 tell("replacing " + ", ".join(sorted(set(daemons.daemon_names(settings.nodes)) - set(living))))
+            if settings.docker:
+                engine.check()
             java = find_java()
             folder = jars.fetch(java.home, tell)
             self._end_unknown_daemons(living)
@@ -146,6 +149,8 @@ class LocalCluster:
             # NodeManagers first: they end their containers and upload the logs, for which HDFS must be up.
             daemons.end(nodes, STOP_GRACE_S)
             daemons.end([pid for pid in living.values() if pid not in nodes], STOP_GRACE_S)
+            if known and known.settings.docker and (left := engine.remove_containers(self.home)):
+                tell(f"removed {left} Docker container(s) of this cluster")
             strays = leftovers.find(self.home)
             if strays:
                 tell(f"ending {len(strays)} stray process(es) of this cluster")
@@ -268,8 +273,13 @@ class LocalCluster:
         for folder in (self.conf_dir, self.home / "logs", self.home / "data" / "tmp"):
             folder.mkdir(parents=True, exist_ok=True)
         user = user_name()
+        extra: dict[str, str] = {}
+        if fresh.settings.docker:
+            policy = fresh.settings.docker_policy
+            engine.install(self.bin_dir, self.home, Path(policy) if policy else None)
+            extra = engine.properties(self.bin_dir, user, _group_name(), os.getuid())
         texts = conf.files(
-            self.home, fresh.jars_dir, fresh.ports, fresh.settings, user=user, user_home=str(Path.home())
+            self.home, fresh.jars_dir, fresh.ports, fresh.settings, user=user, user_home=str(Path.home()), yarn=extra
         )
         conf.write(self.conf_dir, texts)
         tmp = self.home / "data" / "tmp"
@@ -312,6 +322,13 @@ def user_name() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return getpass.getuser()
+
+
+def _group_name() -> str:
+    try:
+        return grp.getgrgid(os.getgid()).gr_name
+    except KeyError:
+        return str(os.getgid())
 
 
 def _ordered(pids: dict[str, Pid], nodes: int) -> dict[str, Pid]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from xml.sax.saxutils import escape
 
 from tony.localcluster.ports import LOOPBACK, Ports
@@ -25,14 +27,21 @@ WEB_FOLDERS = ("webapps/hdfs", "webapps/datanode")
 
 
 def files(
-    home: Path, jars: Path, ports: Ports, settings: ClusterSettings, *, user: str, user_home: str
+    home: Path,
+    jars: Path,
+    ports: Ports,
+    settings: ClusterSettings,
+    *,
+    user: str,
+    user_home: str,
+    yarn: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """Every file of the configuration folder, name → text."""
+    """Every file of the configuration folder, name → text. `yarn` are more properties of yarn-site.xml."""
     conf, data = home / "conf", home / "data"
     named = {
         "core-site.xml": _core(data, ports, user),
         "hdfs-site.xml": _hdfs(data, ports),
-        "yarn-site.xml": _yarn(conf, data, jars, ports, settings, user_home),
+        "yarn-site.xml": {**_yarn(conf, data, jars, ports, settings, user_home), **yarn},
         "capacity-scheduler.xml": _queues(settings),
         "resource-types.xml": {"yarn.resource-types": GPU},
         "node-resources.xml": {f"yarn.nodemanager.resource-type.{GPU}": str(settings.node_gpus)},

@@ -21,6 +21,8 @@ DEFAULT_MEMORY_SHARE = 0.6
 MAX_GPUS = 4096
 MAX_VCORES = 4096
 
+NO_POLICY = "none"
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,62}")
 
 
@@ -30,6 +32,7 @@ class ClusterSettings:
 
     `memory_mb`, `vcores` and `gpus` are totals of all nodes. GPUs are counted by YARN's scheduler, not isolated:
     a container that was given two may still see every device of the machine.
+    `docker`: containers may ask for Docker images; `docker_policy` is a file that says what is allowed to them.
     `labels` gives nodes a label: pairs (node number from 1, label). `port_base` None: free ports are chosen.
     """
 
@@ -40,6 +43,8 @@ class ClusterSettings:
     queues: tuple[str, ...] = ("default",)
     labels: tuple[tuple[int, str], ...] = ()
     port_base: int | None = None
+    docker: bool = False
+    docker_policy: str | None = None
 
     @property
     def node_memory_mb(self) -> int:
@@ -93,6 +98,8 @@ class ClusterSettings:
         found.extend(self._name_problems())
         if self.port_base is not None and not 1024 <= self.port_base <= 65000:
             found.append(_problem("port-base", self.port_base, "must lie between 1024 and 65000."))
+        if self.docker_policy is not None and not self.docker:
+            found.append(_problem("docker-policy", self.docker_policy, "is of use with --docker only."))
         return tuple(found)
 
     def _name_problems(self) -> list[Problem]:
@@ -136,6 +143,8 @@ class ClusterSettings:
         parts.append(f"queue{'s' if len(self.queues) > 1 else ''} {', '.join(self.queues)}")
         if self.labels:
             parts.append("labels " + ", ".join(f"{node}={label}" for node, label in self.labels))
+        if self.docker:
+            parts.append("Docker (no separation of users)")
         return ", ".join(parts)
 
     def to_record(self) -> dict[str, Any]:
@@ -154,6 +163,8 @@ class ClusterSettings:
             queues=tuple(str(queue) for queue in record["queues"]),
             labels=tuple((int(node), str(label)) for node, label in record.get("labels", ())),
             port_base=None if port_base is None else int(port_base),
+            docker=bool(record.get("docker", False)),
+            docker_policy=record.get("docker_policy"),
         )
 
 
@@ -174,6 +185,8 @@ def chosen_settings(
     queues: tuple[str, ...] | None = None,
     labels: tuple[tuple[int, str], ...] | None = None,
     port_base: int | None = None,
+    docker: bool | None = None,
+    docker_policy: str | None = None,
     earlier: ClusterSettings | None = None,
 ) -> ClusterSettings:
     """The settings of a start: what was given, else what the cluster had before, else the defaults.
@@ -191,6 +204,10 @@ def chosen_settings(
         memory_mb = earlier.memory_mb if earlier else max(default_memory_mb(), MIN_NODE_MEMORY_MB * nodes)
     if labels is None:
         labels = earlier.labels if earlier else ()
+    if docker is None:
+        docker = docker_policy is not None or (earlier is not None and earlier.docker)
+    if docker_policy is None and docker:
+        docker_policy = earlier.docker_policy if earlier else None
     return ClusterSettings(
         nodes=nodes,
         memory_mb=memory_mb,
@@ -199,6 +216,8 @@ def chosen_settings(
         queues=queues or (earlier.queues if earlier else ("default",)),
         labels=labels,
         port_base=port_base if port_base is not None else (earlier.port_base if earlier else None),
+        docker=docker,
+        docker_policy=docker_policy if docker_policy != NO_POLICY else None,
     )
 
 
@@ -207,7 +226,7 @@ def _problem(key: str, value: object, message: str, hint: str | None = None) -> 
 
 
 def _title(name: str) -> str:
-    return {"memory_mb": "memory", "port_base": "port base"}.get(name, name)
+    return {"memory_mb": "memory", "port_base": "port base", "docker_policy": "docker policy"}.get(name, name)
 
 
 def _shown(name: str, value: Any) -> str:
