@@ -87,6 +87,13 @@ class SayBeatNow:
 
 
 @dataclass(frozen=True)
+class SayDumpStacks:
+    """Something hangs: have it said where everybody is."""
+
+    identity: Identity
+
+
+@dataclass(frozen=True)
 class DropStream:
     """Close the control stream of an incarnation that is no longer spoken with."""
 
@@ -137,6 +144,7 @@ Command = (
     | SayLeave
     | SayResultAck
     | SayBeatNow
+    | SayDumpStacks
     | DropStream
     | RecordEvent
     | SaveState

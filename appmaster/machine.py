@@ -444,6 +444,7 @@ _HANDLERS: dict[type, Callable[[JobMachine, Any], None]] = {
     **TASK_HANDLERS,
     on.ContainerSeen: JobMachine._on_seen,
     on.Beaten: JobMachine._on_beaten,
+    on.StacksTaken: JobMachine._on_stacks_taken,
     on.Begin: JobMachine._on_begin,
     on.Tick: JobMachine._on_tick,
     on.StoodStill: JobMachine._on_stood_still,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tony.snapshot import Failure
-from tony.spec import JobSpec, RestartPolicy, RoleSpec, SuccessPolicy, TaskId
+from tony.spec import JobSpec, OnHang, RestartPolicy, RoleSpec, SuccessPolicy, TaskId
 from tony.state import Fault, Reason
 
 _CLASH_LIMIT = 5
@@ -87,7 +87,8 @@ class Budget:
             self.clashes += 1
         elif root.reason is Reason.PREEMPTED:
             self.preemptions += 1
-        elif root.reason.fault is Fault.INFRASTRUCTURE:
+        elif root.reason.fault is Fault.INFRASTRUCTURE or root.reason is Reason.HUNG:
+            # Who made it hang nobody knows; with `on_hang: restart` the user has asked for another try.
             self.infrastructure += 1
         else:
             self.user += 1
@@ -119,7 +120,9 @@ def decide(root: Failure, job: JobSpec, budget: Budget) -> Decision:
     role = job.role(task.role)
     if role.sidecar:
         return Decision(Action.IGNORE, f"{task} is a sidecar")
-    if _does_not_count(task, role, job):
+    if root.reason is Reason.HUNG and job.hang.action is not OnHang.RESTART:
+        return Decision(Action.FAIL, f"on_hang: {job.hang.action.value}", root.reason)
+    if root.reason is not Reason.HUNG and _does_not_count(task, role, job):
         return Decision(Action.IGNORE, f"success is decided by {job.success.value}, not by {task}")
     if role.stop_on_failure:
         return Decision(Action.FAIL, f"role {role.name} stops the job on failure", root.reason)
@@ -143,7 +146,7 @@ def _allowance(reason: Reason, job: JobSpec, budget: Budget) -> tuple[int, int, 
         return budget.preemptions, budget.preemptions, "preemption does not count"
     if reason is Reason.PORT_CLASH:
         return _CLASH_LIMIT, budget.clashes, "restarts for a clash of ports"
-    if reason.fault is Fault.INFRASTRUCTURE:
+    if reason.fault is Fault.INFRASTRUCTURE or reason is Reason.HUNG:
         return job.restart.max_infrastructure, budget.infrastructure, "restarts for infrastructure"
     return job.restart.max_user, budget.user, "restarts for user errors"
 

@@ -15,6 +15,7 @@ from appmaster.history import History
 from appmaster.machine import JobMachine
 from appmaster.meeting import Addresses, Meeting
 from appmaster.relay import OutputRelay
+from appmaster.stacks import StackRequests
 from appmaster.view import snapshot
 from tony.clock import Clock
 from tony.containers import Identity
@@ -22,7 +23,7 @@ from tony.errors import NotPermitted
 from tony.events import Event
 from tony.frameworks import task_environment
 from tony.protocol import messages
-from tony.protocol.messages import FromExecutor, OutputChunk, ToExecutor
+from tony.protocol.messages import FromExecutor, OutputChunk, TaskStacks, ToExecutor
 from tony.protocol.server import TaskPeer
 from tony.snapshot import JobSnapshot
 from tony.spec import JobRecord, TaskId, Upload
@@ -59,6 +60,7 @@ class Service:
         self.addresses = Addresses(machine.tasks)
         self.meeting: Meeting | None = None
         self.relay = OutputRelay(self._send_output)
+        self._stacks = StackRequests(self._send)
 
     # Executors ------------------------------------------------------------------------------------------------
 
@@ -69,6 +71,9 @@ class Service:
             return
         identity = _identity(peer)
         if self._peers.get(identity) is not peer:
+            return
+        if kind == "stacks" and message.stacks.request_id:
+            self._stacks.arrived(identity, message.stacks)
             return
         stimulus = _STIMULI[kind](identity, getattr(message, kind)) if kind in _STIMULI else None
         if stimulus is not None:
@@ -144,6 +149,8 @@ class Service:
             self._send(command.identity, ToExecutor(result_ack=ack))
         elif isinstance(command, do.SayBeatNow):
             self._send(command.identity, ToExecutor(beat_now=messages.BeatNow()))
+        elif isinstance(command, do.SayDumpStacks):
+            self._send(command.identity, ToExecutor(dump_stacks=messages.DumpStacks()))
         elif isinstance(command, do.SayRefused):
             peer = self._peers.pop(command.identity, None)
             if peer is not None:
@@ -231,6 +238,10 @@ class Service:
     def follow(self, tasks: list[str], stream: str, tail_lines: int, follow: bool) -> AsyncIterator[OutputChunk]:
         return self.relay.follow(tasks, stream, tail_lines, follow)
 
+    def stacks(self, tasks: list[str]) -> AsyncIterator[TaskStacks]:
+        chosen = [r for r in self._machine.tasks.values() if r.connected and (not tasks or str(r.task) in tasks)]
+        return self._stacks.gather([(record.identity, record.host) for record in chosen])
+
     def stop(self, reason: str, grace_s: float, by: str) -> str:
         self._feed(on.StopAsked(by=by, reason=reason, grace_s=max(0.0, min(grace_s, 3600.0))))
         return self._machine.state.value
@@ -292,5 +303,6 @@ _STIMULI: dict[str, Callable[[Identity, object], on.Stimulus]] = {
     "url": lambda who, said: on.PageOffered(who, said.kind, said.url),  # type: ignore[attr-defined]
     "note": lambda who, said: on.Remark(who, said.text[:1000]),  # type: ignore[attr-defined]
     "defect": lambda who, said: on.Confessed(who, said.message[:500], said.traceback[:16_000]),  # type: ignore[attr-defined]
+    "stacks": lambda who, said: on.StacksTaken(who, said.text),  # type: ignore[attr-defined]
     "left": lambda who, said: on.Departed(who),
 }

@@ -174,6 +174,14 @@ class Confessed:
 
 
 @dataclass(frozen=True)
+class StacksTaken:
+    """Where the user's processes of a task are."""
+
+    identity: Identity
+    text: str
+
+
+@dataclass(frozen=True)
 class StopAsked:
     """Somebody who may wants the job to end."""
 
@@ -215,6 +223,7 @@ Stimulus = (
     | PageOffered
     | Remark
     | Confessed
+    | StacksTaken
     | StopAsked
     | ResizeAsked
     | BackendLost

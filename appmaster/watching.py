@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import replace
 
+from appmaster import commands as do
 from appmaster import stimuli as on
 from appmaster.attendance import Attendance
 from appmaster.early import early_exit
+from appmaster.hang import Hang, find_hang
 from appmaster.pulse import Pulse
 from appmaster.tasks import TaskRecord
+from tony.events import EventKind, Warned
 from tony.snapshot import Failure
-from tony.spec import JobSpec, TaskId
+from tony.spec import JobSpec, OnHang, TaskId
 from tony.state import JobState, TaskState
 
 _LOOK_S = 1.0
@@ -24,6 +27,7 @@ class Watching(Attendance):
         super().__init__(job, now, wall)
         self._pulses: dict[TaskId, Pulse] = {}
         self._ended_at: dict[TaskId, float] = {}
+        self._hang: Hang | None = None
         self._watched_generation = 0
         self._look_at = now
 
@@ -57,11 +61,40 @@ class Watching(Attendance):
             if failure is not None:
                 self._ended_at.clear()
                 self._accuse(replace(failure, at=self._wall()))
+            self._watch_for_hangs(gang)
+
+    def _watch_for_hangs(self, gang: tuple[TaskRecord, ...]) -> None:
+        found = find_hang(self.job.hang, gang, self._pulses, self._now)
+        hang = self._hang
+        if hang is None and found is not None:
+            self._begin_hang(found, gang)
+        elif hang is not None and found is None:
+            # Another limit may have been passed meanwhile; only signs of progress end a hang.
+            self._event(EventKind.NOTE, "the job makes progress again", hang.task)
+            self._hang = None
+        elif hang is not None and not hang.decided and hang.ready(self._now):
+            hang.decided = True
+            if self.job.hang.action is not OnHang.WARN:
+                self._accuse(hang.failure(self.tasks[hang.task], self.generation, self._wall()))
+
+    def _begin_hang(self, hang: Hang, gang: tuple[TaskRecord, ...]) -> None:
+        """Warn, and ask everybody where they are; what follows waits for that."""
+        present = [record for record in gang if record.connected and record.state is TaskState.RUNNING]
+        hang.asked = frozenset(record.task for record in present)
+        self._hang = hang
+        text = f"{hang.message}. The stacks of all tasks go into their logs, among standard error"
+        self._event(EventKind.WARNING, text, hang.task, reason=Warned.HUNG.value, host=self.tasks[hang.task].host)
+        self._out.extend(do.SayDumpStacks(record.identity) for record in present)
+
+    def _on_stacks_taken(self, fact: on.StacksTaken) -> None:
+        if self._heard(fact.identity) is not None and self._hang is not None:
+            self._hang.stacks[fact.identity.task] = fact.text
 
     def _follow(self, gang: tuple[TaskRecord, ...]) -> None:
         """Pulses for those who run now, and for nobody else."""
         if self.generation != self._watched_generation:
             self._watched_generation = self.generation
+            self._hang = None
             self._pulses.clear()
             self._ended_at.clear()
         for record in gang:

@@ -26,7 +26,7 @@ from executor.process import UserExited, UserGone, UserStarted, kill_descendants
 from executor.reports import Reports
 from executor.run import DRAIN_S, RunEvent, UserRun
 from executor.streams import Streams
-from executor.workspace import PreparedWorkspace, WorkspaceError, prepare
+from executor.workspace import NotPrepared, Prepared, PreparedWorkspace, WorkspaceError, prepare
 from tony import __version__
 from tony.errors import NotPermitted
 from tony.protocol import messages
@@ -49,25 +49,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """The workspace stands."""
-
-    workspace: PreparedWorkspace
-
-
-@dataclass(frozen=True)
-class NotPrepared:
-    """It cannot be prepared, and why."""
-
-    error: WorkspaceError
-
-
-@dataclass(frozen=True)
 class Terminated:
     """Somebody, most likely the node manager, sent us a signal that asks for the end."""
 
 
-Item = Received | Lost | Prepared | NotPrepared | RunEvent | Terminated
+Item = Received | Lost | Prepared | NotPrepared | RunEvent | Terminated | FromExecutor
 
 
 class Executor:
@@ -220,6 +206,8 @@ class Executor:
             self._on_not_prepared(item.error)
         elif isinstance(item, Terminated):
             self._on_terminated()
+        elif isinstance(item, FromExecutor):
+            self._tell(item)
         elif self._run is not None and item.generation == self._run.generation:
             self._on_run_event(self._run, item)
 
@@ -296,6 +284,15 @@ class Executor:
 
     def _on_beat_now(self, _: messages.BeatNow) -> None:
         self._beat(time.monotonic())
+
+    def _on_dump_stacks(self, wish: messages.DumpStacks) -> None:
+        def tell(text: str) -> None:
+            self.post(FromExecutor(stacks=messages.Stacks(request_id=wish.request_id, text=text)))
+
+        if self._run is not None and not self._run.over:
+            self._run.dump_stacks(tell, into_log=not wish.request_id)
+        else:
+            tell("no user process runs")
 
     def _on_send_output(self, wish: messages.SendOutput) -> None:
         task, incarnation = str(self._container.task), self._container.incarnation
@@ -496,4 +493,5 @@ _ANSWERS: dict[str, Callable[..., None]] = {
     "result_ack": Executor._on_result_ack,
     "send_output": Executor._on_send_output,
     "beat_now": Executor._on_beat_now,
+    "dump_stacks": Executor._on_dump_stacks,
 }

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PTRACER = 0x59616D61
 _ROUND_S = 0.02
 _LEFTOVER_GRACE_S = 2.0
 _KILL_LIMIT_S = 10.0
@@ -202,6 +203,8 @@ class Keeper:
             self._kill_at = kill_at
             for pid in descendants(os.getpid()):
                 _send(pid, signal.SIGTERM)
+                # A stopped process would hear of it only when somebody lets it go on.
+                _send(pid, signal.SIGCONT)
         else:
             self._kill_at = min(self._kill_at, kill_at)
 
@@ -239,6 +242,8 @@ def _become_user_process(specification: dict[str, Any], keeper: int, stdout: int
         _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != keeper:
             os._exit(1)
+        # Where only ancestors may look into a process (Yama), what the executor starts for that may do so, too.
+        _libc.prctl(_PR_SET_PTRACER, int(specification["executor"]), 0, 0, 0)
         signal.set_wakeup_fd(-1)
         for number in range(1, signal.NSIG):
             if number not in (signal.SIGKILL, signal.SIGSTOP) and number in signal.valid_signals():

@@ -11,6 +11,8 @@ import tempfile
 import threading
 from pathlib import Path
 
+from tony.context import STACKS_FILE
+
 NAMES_LIMIT = 256
 NAME_CHARACTERS = 64
 DATAGRAM_BYTES = 8 * 1024
@@ -66,7 +68,9 @@ class ReportSocket:
         self._folder = Path(tempfile.mkdtemp(prefix="tony-"))
         self.path = str(self._folder / "report")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.stacks = self._folder / STACKS_FILE
         try:
+            self.stacks.touch(0o600)
             if len(self.path.encode()) > _PATH_BYTES:
                 raise OSError(f"the path of the report socket is too long: {self.path}")
             self._socket.bind(self.path)
@@ -80,7 +84,7 @@ class ReportSocket:
     @property
     def remove(self) -> list[str]:
         """What has to go when nobody reports any more."""
-        return [self.path, str(self._folder)]
+        return [self.path, str(self.stacks), str(self._folder)]
 
     def close(self) -> None:
         """Stop listening and remove the socket. May be called twice."""

@@ -27,7 +27,7 @@ class _Segment:
 class RotatedLog:
     """``stdout.log``, older parts in ``stdout.log.1`` …: at most `segments` files of `segment_bytes` each.
 
-    Positions count the bytes ever written. One thread writes; any number read. `changed` is notified after every
+    Positions count the bytes ever written. Any number of threads write and read. `changed` is notified after every
     write and on close; several logs may share it.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from executor.metrics import Metrics, oom_kills
 from executor.ports import Ports
 from executor.process import UserEvent, UserExited, UserGone, UserNotStarted, UserProcess, UserStarted
 from executor.reports import Reports, ReportSocket
+from executor.stacks import StackReader
 from executor.streams import OutputEnded, Streams
 from tony.protocol.messages import Result
 from tony.state import Reason
@@ -54,6 +56,8 @@ class UserRun:
         self._oom_kills = oom_kills()
         self._failed_start: Result | None = None
         self._output_ended = False
+        self._stacks = StackReader()
+        self._path = ""
 
     @property
     def report_path(self) -> str | None:
@@ -63,6 +67,7 @@ class UserRun:
     def start(self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, lease: Lease) -> None:
         """Start the command, or be over at once with a result. Only in the main thread."""
         remove = self._report_socket.remove if self._report_socket is not None else ()
+        self._path = environment.get("PATH", "")
         stdout, stderr = self._streams.attach(self.generation, self._post)
         try:
             self._process.start(argv, environment, cwd, stdout, stderr, lease.grace_s, lease.terminate_at, remove)
@@ -156,6 +161,18 @@ class UserRun:
             traceback=diagnosis.traceback,
             seconds=exited.seconds,
         )
+
+    def dump_stacks(self, tell: Callable[[str], None], into_log: bool) -> None:
+        """Look at where its processes are, in a thread that calls `tell`. Returns at once."""
+        stacks = self._report_socket.stacks if self._report_socket is not None else None
+
+        def look() -> None:
+            text = self._stacks.take(self._process.keeper_pid, stacks, self._path)
+            if into_log:
+                self._streams.note(f"\n[tony] stacks:\n{text}\n[tony] end of stacks\n")
+            tell(text)
+
+        threading.Thread(target=look, name="stacks", daemon=True).start()
 
     def renew(self, lease: float) -> None:
         """It may go on until the monotonic time `lease`."""

@@ -141,6 +141,13 @@ class Streams:
                         os.close(key.fd)
                         key.data.mark()
 
+    def note(self, text: str) -> None:
+        """Lines of ours among those of the user's standard error; nothing where the disk is full."""
+        try:
+            self.logs[STDERR].write(text.encode("utf-8", "replace"))
+        except OSError as error:
+            log.warning("cannot write %s: %s", self.logs[STDERR].path, error.strerror)
+
     def follow(
         self,
         task: str,

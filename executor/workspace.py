@@ -62,6 +62,20 @@ class PreparedWorkspace:
         return [first, *rest]
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """The workspace stands."""
+
+    workspace: PreparedWorkspace
+
+
+@dataclass(frozen=True)
+class NotPrepared:
+    """It cannot be prepared, and why."""
+
+    error: WorkspaceError
+
+
 def prepare(workspace: Workspace, folder: Path, cache: Path, variables: Mapping[str, str]) -> PreparedWorkspace:
     """Unpack and place everything below the container's `folder`. Blocks, possibly for minutes.
 

@@ -24,10 +24,19 @@ class EventKind(str, Enum):
     """A node was excluded or let in again, or a container on one was declined; `fields` has ``node``."""
     RESIZE = "RESIZE"
     """The gang has, or shall have, another size; `fields` has ``size`` and ``target``."""
+    WARNING = "WARNING"
+    """Something is wrong, and the job goes on; `fields` has ``reason``, one of `Warned`."""
     NOTE = "NOTE"
     """A sentence worth keeping."""
     VERDICT = "VERDICT"
     """The last one: how the job ended."""
+
+
+class Warned(str, Enum):
+    """What a WARNING is about."""
+
+    HUNG = "HUNG"
+    """No progress for longer than ``hang_timeout``."""
 
 
 @dataclass(frozen=True)

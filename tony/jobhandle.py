@@ -32,7 +32,7 @@ from tony.storage import Storage
 
 if TYPE_CHECKING:
     from tony.protocol.job_client import JobConnection
-    from tony.protocol.messages import OutputChunk
+    from tony.protocol.messages import OutputChunk, TaskStacks
 
 T = TypeVar("T")
 
@@ -216,6 +216,14 @@ class JobHandle:
             if self._closed.is_set() or not follow or self._over(pauses):
                 return
             pauses.wait(self._closed)
+
+    def stacks(self, tasks: Sequence[str] = ()) -> Iterator[TaskStacks]:
+        """Where the user's processes are now, one answer for each task that is there. Raises AppMasterUnreachable."""
+        connection = self._connect()
+        try:
+            yield from connection.stacks(tasks)
+        finally:
+            self._drop(connection)
 
     def logs(self) -> Iterator[LogLine]:
         """The kept log lines of a finished job. Raises NoSuchJob, Unreachable, NotFinished."""

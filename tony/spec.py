@@ -39,6 +39,14 @@ class OnInterrupt(str, Enum):
     ASK = "ask"
 
 
+class OnHang(str, Enum):
+    """What follows when the tasks make no progress any more. Their stacks are kept in any case."""
+
+    WARN = "warn"
+    RESTART = "restart"
+    KILL = "kill"
+
+
 @dataclass(frozen=True, order=True)
 class TaskId:
     """A task's name, written ``worker:0``."""
@@ -222,6 +230,15 @@ class ExclusionSpec:
 
 
 @dataclass(frozen=True)
+class HangSpec:
+    """How long no task may make progress: `limit_s`, or if `learned` a multiple of the slowest step. 0 is off."""
+
+    limit_s: float = 0.0
+    learned: bool = False
+    action: OnHang = OnHang.WARN
+
+
+@dataclass(frozen=True)
 class Times:
     """Every time of a job's life, in seconds; the reasons are in docs/architecture.md."""
 
@@ -266,6 +283,7 @@ class JobSpec:
     exclusion: ExclusionSpec = ExclusionSpec()
     success: SuccessPolicy = SuccessPolicy.ALL
     times: Times = Times()
+    hang: HangSpec = HangSpec()
     am_attempts: int = 1
     am_resources: Resources = Resources()
     checkpoint_dir: str | None = None

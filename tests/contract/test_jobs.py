@@ -49,6 +49,38 @@ def test_the_users_own_exit_code_is_told_but_not_squeezed_into_ours(tony: Tony) 
     assert final(done.stdout)["first_failure"]["exit_code"] == 3  # type: ignore[index]
 
 
+def test_a_job_that_hangs_is_found_its_stacks_are_kept_and_it_ends_with_106(tony: Tony) -> None:
+    done = tony.submit("hangs.py", flags=("--hang-timeout", "10s", "--on-hang", "kill"))
+    assert done.returncode == 106, done.stderr
+    document = final(done.stdout)
+    assert (document["state"], document["reason"]) == ("FAILED", "HUNG")
+    assert any("in waits_for_a_peer" in line for line in document["first_failure"]["tail"])  # type: ignore[index]
+    logs = tony.run("logs", "--stream", "err", str(document["application_id"]))
+    assert logs.stdout.count("[tony] end of stacks") == 2, logs.stdout
+    assert "in waits_for_a_peer" in logs.stdout
+
+
+def test_a_rank_that_leaves_the_others_waiting_fails_the_job(tony: Tony) -> None:
+    done = tony.submit("ends_early.py", flags=("-c", "early_exit=8s"))
+    assert done.returncode == 100, done.stderr
+    document = final(done.stdout)
+    assert document["reason"] == "EARLY_EXIT"
+    assert document["first_failure"]["task"] == "worker:1"  # type: ignore[index]
+    assert "while 1 run" in document["message"]  # type: ignore[operator]
+
+
+def test_the_stacks_of_running_tasks_are_shown_without_disturbing_them(tony: Tony) -> None:
+    job = tony.begin("hangs.py")
+    application_id = job.application_id()
+    job.processes("user")
+    wait_for(lambda: "in waits_for_a_peer" in tony.run("stack", application_id).stdout)
+    document = json.loads(tony.run("--json", "stack", application_id, "--rank", "1").stdout)
+    assert [one["task"] for one in document["tasks"]] == ["worker:1"]
+    assert len(job.processes("user")) == 2
+    assert tony.run("kill", application_id, "--grace", "1s").returncode == 0
+    assert job.result()[0] == 103
+
+
 HOSTILE = [
     "$(touch pwned)",
     "`id`",

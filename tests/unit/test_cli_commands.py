@@ -10,7 +10,7 @@ import pytest
 
 from tony.cli.ending import ending_document, ending_lines
 from tony.cli.jobs import fits
-from tony.cli.logs import _ranks, chosen_tasks
+from tony.cli.logs import chosen_tasks, ranks_of
 from tony.cli.main import COMMANDS, cli, main
 from tony.cli.output import Output
 from tony.cli.status import status_lines
@@ -86,7 +86,7 @@ def test_the_help_lists_every_command_without_loading_any(capsys: pytest.Capture
 
 
 def test_commands_of_later_features_are_absent() -> None:
-    assert not {"why", "stack", "exec", "doctor", "ui", "history", "queue", "convert"} & set(COMMANDS)
+    assert not {"why", "exec", "doctor", "ui", "history", "queue", "convert"} & set(COMMANDS)
 
 
 def test_init_writes_a_job_file_that_works_and_never_overwrites(
@@ -233,16 +233,26 @@ def test_a_part_of_an_id_is_enough(text: str, yes: bool) -> None:
     ],
 )
 def test_roles_and_ranks_choose_tasks(role: str | None, ranks: str | None, names: tuple[str, ...]) -> None:
-    assert chosen_tasks(snapshot(), role, _ranks(ranks)) == names
+    assert chosen_tasks(snapshot(), role, ranks_of(ranks)) == names
 
 
 @pytest.mark.parametrize(("role", "ranks"), [("wroker", None), ("worker", "7"), (None, "3")])
 def test_a_choice_that_fits_nothing_is_an_error(role: str | None, ranks: str | None) -> None:
     with pytest.raises(UsageError):
-        chosen_tasks(snapshot(), role, _ranks(ranks))
+        chosen_tasks(snapshot(), role, ranks_of(ranks))
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "1,,2", "0-999999", "٣"])
 def test_bad_rank_lists_are_refused(text: str) -> None:
     with pytest.raises(UsageError):
-        _ranks(text)
+        ranks_of(text)
+
+
+def test_tasks_that_stand_at_the_same_place_are_shown_together() -> None:
+    from tony.cli.stack import grouped
+
+    def stack(process: int, line: int) -> str:
+        return f"process {process} python\nThread 0x7f{process:08x} (most recent call first):\n  line {line} in step"
+
+    found = [("worker:0", "n1", stack(11, 7)), ("worker:1", "n2", stack(12, 8)), ("worker:2", "n1", stack(13, 7))]
+    assert [tasks for tasks, _ in grouped(found)] == [["worker:0 on n1", "worker:2 on n1"], ["worker:1 on n2"]]

@@ -76,11 +76,6 @@ def test_unknown_keys_have_a_nearest_name(wrong: str, near: str | None) -> None:
     assert keys.nearest(wrong) == near
 
 
-def test_flags_of_later_features_are_absent() -> None:
-    flags = {key.flag for key in keys.flags()}
-    assert not flags & {"--hang-timeout", "--on-hang"}
-
-
 def test_the_default_file_is_yaml() -> None:
     table = read_table(default_file(), "tony-default.yaml")
     assert "queue" in table.entries

@@ -64,7 +64,11 @@ def ending_lines(output: Output, application_id: str, outcome: Outcome, seconds:
         yield f"      {line}"
     if outcome.verdict is not None:
         then = [_named(outcome.verdict.collateral, "failed too")]
-        stopped = [task.task for task in outcome.verdict.tasks if task.state is TaskState.STOPPED]
+        stopped = [
+            task.task
+            for task in outcome.verdict.tasks
+            if task.state is TaskState.STOPPED and task.task != failure.task
+        ]
         then.append(_named(stopped, "stopped by tony"))
         if any(then):
             yield f"  then         {'; '.join(words for words in then if words)}"

@@ -54,7 +54,7 @@ def logs(
 ) -> int:
     """Output of a job's tasks, each line with its task in front. Default: the job submitted last."""
     output = invocation.output
-    wanted_ranks = _ranks(rank)
+    wanted_ranks = ranks_of(rank)
     matches = _pattern(grep)
     wanted_stream = _STREAMS[stream] if stream else ""
     with opened(invocation, job, cluster_name) as handle:
@@ -153,7 +153,7 @@ def kept_lines(
         yield (f"{name} {line.stream}" if source == "system" else name), source, text
 
 
-def _ranks(text: str | None) -> frozenset[int] | None:
+def ranks_of(text: str | None) -> frozenset[int] | None:
     """``0,3-5`` → {0, 3, 4, 5}. Raises UsageError."""
     if text is None:
         return None

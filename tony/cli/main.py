@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("tony.cli.logs:logs", "Output of a job's tasks, live or afterwards."),
     "metrics": ("tony.cli.metrics:metrics", "The newest numbers of every task."),
     "resize": ("tony.cli.resize:resize", "Give a running job more or fewer workers."),
+    "stack": ("tony.cli.stack:stack", "Where the code of a job's tasks is right now."),
     "kill": ("tony.cli.kill:kill", "End jobs; returns when the cluster confirms it."),
     "wait": ("tony.cli.wait:wait", "Wait for a job and end with its result."),
     "ls": ("tony.cli.ls:ls", "Jobs, the newest first."),

@@ -15,6 +15,7 @@ from tony.config.key import Key, Kind
 from tony.spec import (
     ExclusionSpec,
     JobSpec,
+    OnHang,
     OnInterrupt,
     PythonSpec,
     Resources,
@@ -253,6 +254,21 @@ KEYS: tuple[Key, ...] = (
         _JOB.success.value,
         "--success",
         choices=tuple(policy.value for policy in SuccessPolicy),
+    ),
+    Key(
+        "hang_timeout",
+        Kind.TEXT,
+        "no progress for this long is a hang: a duration, off, or auto (5 × the slowest step, at least 10m)",
+        "off",
+        "--hang-timeout",
+    ),
+    Key(
+        "on_hang",
+        Kind.CHOICE,
+        "what follows a hang, after the stacks of all tasks are in their logs",
+        OnHang.WARN.value,
+        "--on-hang",
+        choices=tuple(choice.value for choice in OnHang),
     ),
     Key(
         "early_exit",

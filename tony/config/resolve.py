@@ -17,7 +17,9 @@ from tony.config.secrets import read_secrets
 from tony.errors import Problem, UsageError
 from tony.spec import (
     ExclusionSpec,
+    HangSpec,
     JobSpec,
+    OnHang,
     OnInterrupt,
     PythonSpec,
     Resources,
@@ -27,6 +29,9 @@ from tony.spec import (
     SuccessPolicy,
     Times,
 )
+from tony.units import parse_duration_s
+
+LEAST_HANG_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ def resolve_settings(settings: Settings, request: Request) -> Resolved:
         ),
         success=SuccessPolicy(settings.value("success")),
         times=_times(settings),
+        hang=_hang(settings),
         am_attempts=settings.value("am.attempts"),
         am_resources=Resources(settings.value("am.memory"), settings.value("am.vcores")),
         checkpoint_dir=_folder(settings, "checkpoint_dir"),
@@ -221,6 +227,21 @@ def _times(settings: Settings) -> Times:
     if times.beat_s > 0 and times.lost_s < 2 * times.beat_s:
         settings.problem("times.lost", "must be at least two beats.")
     return times
+
+
+def _hang(settings: Settings) -> HangSpec:
+    text: str = settings.value("hang_timeout")
+    action = OnHang(settings.value("on_hang"))
+    if text in ("off", "auto"):
+        return HangSpec(learned=text == "auto", action=action)
+    try:
+        limit_s = parse_duration_s(text)
+    except ValueError as error:
+        settings.problem("hang_timeout", f"neither off nor auto, and {error}")
+        return HangSpec()
+    if limit_s < LEAST_HANG_S:
+        settings.problem("hang_timeout", f"must be at least {LEAST_HANG_S:.0f}s: progress is measured every 5 s.")
+    return HangSpec(limit_s, action=action)
 
 
 def _check_env_sizes(settings: Settings, env: Mapping[str, str], roles: tuple[RoleSpec, ...]) -> None:

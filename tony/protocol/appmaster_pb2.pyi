@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromExecutor(_message.Message):
-    __slots__ = ("hello", "ready", "beat", "started", "result", "user_stopped", "url", "note", "left", "defect")
+    __slots__ = ("hello", "ready", "beat", "started", "result", "user_stopped", "url", "note", "left", "defect", "stacks")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     BEAT_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class FromExecutor(_message.Message):
     NOTE_FIELD_NUMBER: _ClassVar[int]
     LEFT_FIELD_NUMBER: _ClassVar[int]
     DEFECT_FIELD_NUMBER: _ClassVar[int]
+    STACKS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     ready: Ready
     beat: Beat
@@ -28,10 +29,11 @@ class FromExecutor(_message.Message):
     note: Note
     left: Left
     defect: Defect
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., user_stopped: _Optional[_Union[UserStopped, _Mapping]] = ..., url: _Optional[_Union[Url, _Mapping]] = ..., note: _Optional[_Union[Note, _Mapping]] = ..., left: _Optional[_Union[Left, _Mapping]] = ..., defect: _Optional[_Union[Defect, _Mapping]] = ...) -> None: ...
+    stacks: Stacks
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., user_stopped: _Optional[_Union[UserStopped, _Mapping]] = ..., url: _Optional[_Union[Url, _Mapping]] = ..., note: _Optional[_Union[Note, _Mapping]] = ..., left: _Optional[_Union[Left, _Mapping]] = ..., defect: _Optional[_Union[Defect, _Mapping]] = ..., stacks: _Optional[_Union[Stacks, _Mapping]] = ...) -> None: ...
 
 class ToExecutor(_message.Message):
-    __slots__ = ("welcome", "refused", "release", "stop_user", "leave", "result_ack", "send_output", "beat_now")
+    __slots__ = ("welcome", "refused", "release", "stop_user", "leave", "result_ack", "send_output", "beat_now", "dump_stacks")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +42,7 @@ class ToExecutor(_message.Message):
     RESULT_ACK_FIELD_NUMBER: _ClassVar[int]
     SEND_OUTPUT_FIELD_NUMBER: _ClassVar[int]
     BEAT_NOW_FIELD_NUMBER: _ClassVar[int]
+    DUMP_STACKS_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     refused: Refused
     release: Release
@@ -48,7 +51,8 @@ class ToExecutor(_message.Message):
     result_ack: ResultAck
     send_output: SendOutput
     beat_now: BeatNow
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., stop_user: _Optional[_Union[StopUser, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., result_ack: _Optional[_Union[ResultAck, _Mapping]] = ..., send_output: _Optional[_Union[SendOutput, _Mapping]] = ..., beat_now: _Optional[_Union[BeatNow, _Mapping]] = ...) -> None: ...
+    dump_stacks: DumpStacks
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., stop_user: _Optional[_Union[StopUser, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., result_ack: _Optional[_Union[ResultAck, _Mapping]] = ..., send_output: _Optional[_Union[SendOutput, _Mapping]] = ..., beat_now: _Optional[_Union[BeatNow, _Mapping]] = ..., dump_stacks: _Optional[_Union[DumpStacks, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("application_id", "role", "index", "incarnation", "container_id", "host", "pid", "generation", "user_running", "result", "ready", "gpus", "version")
@@ -294,6 +298,20 @@ class ResultAck(_message.Message):
     generation: int
     def __init__(self, generation: _Optional[int] = ...) -> None: ...
 
+class DumpStacks(_message.Message):
+    __slots__ = ("request_id",)
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ...) -> None: ...
+
+class Stacks(_message.Message):
+    __slots__ = ("request_id", "text")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    text: str
+    def __init__(self, request_id: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
 class BeatNow(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -361,6 +379,22 @@ class OutputRequest(_message.Message):
     tail_lines: int
     follow: bool
     def __init__(self, tasks: _Optional[_Iterable[str]] = ..., stream: _Optional[str] = ..., tail_lines: _Optional[int] = ..., follow: bool = ...) -> None: ...
+
+class StacksRequest(_message.Message):
+    __slots__ = ("tasks",)
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    tasks: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, tasks: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class TaskStacks(_message.Message):
+    __slots__ = ("task", "host", "text")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    host: str
+    text: str
+    def __init__(self, task: _Optional[str] = ..., host: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class StopRequest(_message.Message):
     __slots__ = ("reason", "grace_s", "by")

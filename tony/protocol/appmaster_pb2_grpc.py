@@ -139,6 +139,11 @@ class JobServiceStub(object):
                 request_serializer=tony_dot_protocol_dot_appmaster__pb2.ResizeRequest.SerializeToString,
                 response_deserializer=tony_dot_protocol_dot_appmaster__pb2.ResizeReply.FromString,
                 )
+        self.Stacks = channel.unary_stream(
+                '/tony.v1.JobService/Stacks',
+                request_serializer=tony_dot_protocol_dot_appmaster__pb2.StacksRequest.SerializeToString,
+                response_deserializer=tony_dot_protocol_dot_appmaster__pb2.TaskStacks.FromString,
+                )
 
 
 class JobServiceServicer(object):
@@ -178,6 +183,13 @@ class JobServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Stacks(self, request, context):
+        """One answer for each task, as they come; ends when all have answered or had their time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -205,6 +217,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.Resize,
                     request_deserializer=tony_dot_protocol_dot_appmaster__pb2.ResizeRequest.FromString,
                     response_serializer=tony_dot_protocol_dot_appmaster__pb2.ResizeReply.SerializeToString,
+            ),
+            'Stacks': grpc.unary_stream_rpc_method_handler(
+                    servicer.Stacks,
+                    request_deserializer=tony_dot_protocol_dot_appmaster__pb2.StacksRequest.FromString,
+                    response_serializer=tony_dot_protocol_dot_appmaster__pb2.TaskStacks.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -299,5 +316,22 @@ class JobService(object):
         return grpc.experimental.unary_unary(request, target, '/tony.v1.JobService/Resize',
             tony_dot_protocol_dot_appmaster__pb2.ResizeRequest.SerializeToString,
             tony_dot_protocol_dot_appmaster__pb2.ResizeReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Stacks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/tony.v1.JobService/Stacks',
+            tony_dot_protocol_dot_appmaster__pb2.StacksRequest.SerializeToString,
+            tony_dot_protocol_dot_appmaster__pb2.TaskStacks.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -12,7 +12,7 @@ from tony.protocol import messages
 from tony.protocol.appmaster_pb2_grpc import JobServiceStub
 from tony.protocol.channel import open_channel, translated
 from tony.protocol.credentials import Credentials
-from tony.protocol.messages import OutputChunk
+from tony.protocol.messages import OutputChunk, TaskStacks
 from tony.records import decode
 from tony.snapshot import JobSnapshot
 
@@ -51,6 +51,10 @@ class JobConnection:
         """Output of the tasks (all if none is named) as it is written; ends when every task has left."""
         request = messages.OutputRequest(tasks=tasks, stream=stream, tail_lines=tail_lines, follow=follow)
         return self._stream(self._stub.Output(request, metadata=self._metadata))
+
+    def stacks(self, tasks: Sequence[str] = ()) -> Iterator[TaskStacks]:
+        """Where the user's processes of the tasks (all if none is named) are, one answer for each as they come."""
+        return self._stream(self._stub.Stacks(messages.StacksRequest(tasks=tasks), metadata=self._metadata))
 
     def stop(self, reason: str, grace_s: float, by: str) -> str:
         """Ask for the job's end; returns the state it is in now. The end itself comes as an event."""

@@ -112,6 +112,9 @@ class JobHandlers(Protocol):
     def follow(self, tasks: list[str], stream: str, tail_lines: int, follow: bool) -> AsyncIterator[OutputChunk]:
         """Output of those tasks."""
 
+    def stacks(self, tasks: list[str]) -> AsyncIterator[messages.TaskStacks]:
+        """Where the user's processes of those tasks (of all, if none is named) are now, one answer for each."""
+
     def stop(self, reason: str, grace_s: float, by: str) -> str:
         """Begin to stop; returns the job's state."""
 
@@ -231,6 +234,13 @@ class _JobService(JobServiceServicer):
             list(request.tasks), request.stream, request.tail_lines, request.follow
         ):
             yield chunk
+
+    async def Stacks(
+        self, request: messages.StacksRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[messages.TaskStacks]:
+        await self._authenticate(context)
+        async for one in self._handlers.stacks(list(request.tasks)):
+            yield one
 
     async def Stop(self, request: messages.StopRequest, context: grpc.aio.ServicerContext) -> messages.StopReply:
         await self._authenticate(context)
