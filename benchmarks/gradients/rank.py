@@ -18,7 +18,7 @@ SEED = 7
 
 
 def exchanger(mode: str, gradient: Any) -> tuple[Callable[[], Any], str]:
-    """What one step is, and the codec's name. Modes: fp32, fp16 (Horovod's), allgather, 2, 4, 8, 2/4."""
+    """What one step is, and the codec's name. Modes: fp32, fp16 (Horovod's), allgather, auto, 2, 4, 8, 2/4."""
     import horovod.tensorflow as hvd
     import tensorflow as tf
 
@@ -26,6 +26,7 @@ def exchanger(mode: str, gradient: Any) -> tuple[Callable[[], Any], str]:
         tensor = tf.constant(gradient)
         compression = hvd.Compression.fp16 if mode == "fp16" else hvd.Compression.none
         return lambda: hvd.allreduce(tensor, name=mode, op=hvd.Average, compression=compression), "Horovod"
+    from tony.gradients.auto import exchange_for
     from tony.gradients.codec.choice import choose
     from tony.gradients.exchange import Exchange
     from tony.gradients.horovod import HorovodTransport
@@ -33,6 +34,11 @@ def exchanger(mode: str, gradient: Any) -> tuple[Callable[[], Any], str]:
 
     if mode == "allgather":
         return _published(HorovodTransport(), gradient), "int8, one scale, allgather, numpy"
+    if mode == "auto":
+        chosen = exchange_for(HorovodTransport(), settings_for("auto"))
+        while chosen.deciding:
+            chosen.average([("g", gradient)])
+        return lambda: chosen.average([("g", gradient)]), f"{chosen.bits} bits"
     up, _, down = mode.partition("/")
     codec = choose()
     exchange = Exchange(HorovodTransport(), settings_for(int(up), int(down) if down else None), codec)

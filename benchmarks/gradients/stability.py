@@ -14,7 +14,7 @@ import numpy as np
 
 from tony.gradients.codec import Codec
 from tony.gradients.codec.choice import choose
-from tony.gradients.feedback import Coefficients, Feedback, measured_gamma
+from tony.gradients.feedback import Coefficients, Feedback, measured_gamma, measures_gamma_at
 from tony.gradients.quantizer import BLOCK, Floats, Scheme, stream_key
 
 BLOCKS = 4
@@ -79,7 +79,8 @@ def largest_residual(codec: Codec, source: Source, scheme: Scheme, steps: int) -
         key = stream_key(0, step, 0, 0, 0)
         codec.encode(gradient, residual, scheme, coefficients.alpha, 1.0, key, 0, units, codes, kept, stats)
         residual, kept = kept, residual
-        coefficients.observe(measured_gamma(units, stats))
+        if measures_gamma_at(step):
+            coefficients.observe(measured_gamma(units, stats))
         largest = max(largest, float(np.linalg.norm(gradient)))
         worst = max(worst, float(np.linalg.norm(residual)))
     return worst / largest if np.isfinite(residual).all() else float("inf")

@@ -1,4 +1,4 @@
-"""Rows 1 and 4: bytes on every rank's interface, and the time of a step, each rank in a network of its own.
+"""Rows 1, 4 and 5: bytes on every rank's interface, and the time of a step, each rank in a network of its own.
 
     sudo -E python -m benchmarks.gradients.wire --ranks 4 --rate 100mbit --modes fp32 fp16 2 4 8
 
@@ -21,10 +21,10 @@ from typing import IO
 
 from benchmarks.gradients.network import INTERFACE, Network
 
-MODES = ("fp32", "fp16", "allgather", "8", "4", "2", "2/4")
+MODES = ("fp32", "fp16", "allgather", "8", "4", "2", "2/4", "auto")
 PORT = 34111
 UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
-START_TIMEOUT_S = 180
+START_TIMEOUT_S = 300
 
 
 class Ranks:

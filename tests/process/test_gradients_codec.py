@@ -6,6 +6,8 @@ import logging
 import os
 import shutil
 import struct
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,3 +174,26 @@ def test_what_killed_compilations_left_is_removed_and_what_runs_is_not(tmp_path:
     os.utime(old, (1, 1))
     build.compile_to(tmp_path / "codec-1.so", command, (*build.FLAGS, "-O0"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["codec-1.so", "codec-1new.partial"]
+
+
+@pytest.mark.parametrize("sanitizer", ["address", "undefined"])
+def test_random_bytes_give_the_bits_of_the_reference_under_sanitizers(sanitizer: str, tmp_path: Path) -> None:
+    command = build.compiler()
+    if command is None:
+        pytest.skip("no C compiler here")
+    library, runtime = tmp_path / "codec.so", {"address": "libasan.so", "undefined": "libubsan.so"}[sanitizer]
+    found = subprocess.run([*command, f"-print-file-name={runtime}"], capture_output=True, text=True, timeout=30)
+    if not Path(found.stdout.strip()).is_file():
+        pytest.skip(f"the compiler brings no {runtime}")
+    flags = (*build.FLAGS, "-O1", "-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all")
+    build.compile_to(library, command, flags)
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("gradients_fuzz.py")), str(library), "60"],
+        env=os.environ
+        | {"LD_PRELOAD": str(Path(found.stdout.strip()).resolve()), "ASAN_OPTIONS": "detect_leaks=0"}
+        | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PYTHONMALLOC": "malloc"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0 and done.stdout.strip() == "equal", done.stderr[-3000:]

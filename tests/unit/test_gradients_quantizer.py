@@ -78,10 +78,17 @@ def test_dither_depends_on_every_word_of_its_key() -> None:
         ]
     }
     assert len(keys) == 6
-    assert np.array_equal(dither(7, 100, 50), dither(7, 0, 150)[100:])
-    numbers = dither(3, 0, 100_000)
+    assert np.array_equal(dither(7, 3 * BLOCK, 2), dither(7, 0, 5)[3:])
+    numbers = dither(3, 0, 200).reshape(-1)
     assert numbers.min() >= -0.5 and numbers.max() < 0.5
     assert abs(float(numbers.mean())) < 0.005 and abs(float(numbers.var()) - 1 / 12) < 0.001
+
+
+@pytest.mark.parametrize("lag", [1, 2, 3, 255, 256, 257, 512])
+def test_dither_of_neighbours_and_of_halves_of_a_hash_is_independent(lag: int) -> None:
+    numbers = np.stack([dither(stream_key(0, step, 0, 1, 0), 0, 8).reshape(-1) for step in range(200)])
+    correlation = 12 * float((numbers[:, :-lag] * numbers[:, lag:]).mean())
+    assert abs(correlation) < 4 / np.sqrt(numbers.size)
 
 
 def test_a_zero_block_has_unit_zero_and_no_residual() -> None:

@@ -24,7 +24,9 @@ from tony.gradients.quantizer import Floats, Scheme, dequantize, lane_sum, pack,
 log = logging.getLogger(__name__)
 
 GAMMA_STEPS = 16
-"""The coefficient is made for the largest gamma of so many steps."""
+"""The coefficient is made for the largest gamma of so many measurements."""
+GAMMA_EVERY = 4
+"""After the first steps gamma is measured in every so many: it changes slowly, and measuring it costs."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Feedback:
             raise BadSetting(f"beta={self.beta!r} is not between 0 and 1")
         if self.alpha is not None and not 0.0 <= self.alpha <= 2.0:
             raise BadSetting(f"alpha={self.alpha!r} is not between 0 and 2", "leave it out to have it chosen")
+
+
+def measures_gamma_at(step: int) -> bool:
+    """Whether stochastic rounding measures gamma in this step."""
+    return step < GAMMA_STEPS or step % GAMMA_EVERY == 0
 
 
 class Coefficients:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from tony.gradients.codec import Codec
-from tony.gradients.feedback import Coefficients, Feedback, measured_gamma
+from tony.gradients.feedback import Coefficients, Feedback, measured_gamma, measures_gamma_at
 from tony.gradients.quantizer import (
     BLOCK,
     UNIT_BYTES,
@@ -137,12 +137,13 @@ class CodedPart:
         self._codec = codec
         self._server_feedback = server_feedback
         self._keys = [0, 0]
-        self._measure = False
+        self._measure = self._measure_stochastic = False
 
     def begin(self, seed: int, step: int, measure: bool) -> None:
         """Prepare a step; `measure` asks for stats even where no coefficient needs them."""
         self._keys = [stream_key(seed, step, self.index, self.rank, phase) for phase in (UP, DOWN)]
         self._measure = measure
+        self._measure_stochastic = measures_gamma_at(step)
         self.finite = True
 
     def up_bytes(self, owner: int) -> int:
@@ -232,7 +233,7 @@ class CodedPart:
             residual[:] = 0
 
     def _measures(self, phase: int) -> bool:
-        return self._measure or self.schemes[phase].rounding == "stochastic"
+        return self._measure or (self._measure_stochastic and self.schemes[phase].rounding == "stochastic")
 
     def _encode(
         self,

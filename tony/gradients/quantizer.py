@@ -108,16 +108,19 @@ def stream_key(seed: int, step: int, bucket: int, rank: int, phase: int) -> int:
     return state & 0xFFFFFFFF
 
 
-def dither(key: int, first: int, count: int) -> Floats:
-    """`count` numbers in [-0.5, 0.5) for the elements `first`, `first` + 1, ...: a hash, no state."""
-    x = np.arange(first, first + count, dtype=np.uint64).astype(np.uint32)
+def dither(key: int, first: int, blocks: int) -> Floats:
+    """Numbers in [-0.5, 0.5) for whole blocks, shape (blocks, 512): a hash, no state. `first`: index of the first
+    element, at the begin of a block. Each hash serves two elements, j and j + 256 of a block."""
+    half = BLOCK // 2
+    start = first // 2
+    x = np.arange(start, start + blocks * half, dtype=np.uint64).astype(np.uint32)
     x = x * np.uint32(0x9E3779B9) + np.uint32(key)
-    x ^= x >> np.uint32(16)
-    x *= np.uint32(0x7FEB352D)
     x ^= x >> np.uint32(15)
     x *= np.uint32(0x846CA68B)
     x ^= x >> np.uint32(16)
-    numbers: Floats = (x.view(np.int32) >> np.int32(8)).astype(np.float32) * np.float32(2.0**-24)
+    x = x.reshape(blocks, half)
+    low, high = (x & np.uint32(0xFFFF)).astype(np.uint16), (x >> np.uint32(16)).astype(np.uint16)
+    numbers: Floats = np.concatenate([low, high], axis=1).view(np.int16).astype(np.float32) * np.float32(2.0**-16)
     return numbers
 
 
@@ -154,7 +157,7 @@ def quantize(values: Floats, scheme: Scheme, key: int = 0, first: int = 0) -> Qu
     scaled = live * inverse[:, None]
     rounded = scaled
     if scheme.rounding == "stochastic":
-        rounded = scaled + dither(key, first, values.size).reshape(values.shape)
+        rounded = scaled + dither(key, first, len(values))
     codes = np.clip(np.rint(rounded).astype(np.int32), -scheme.levels, scheme.levels)
     return Quantized(units, bad, codes.astype(np.int32), scaled)
 

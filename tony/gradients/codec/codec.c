@@ -23,6 +23,7 @@
 /* Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, and leaves it in the low bits. */
 #define MAGIC 12582912.0f
 #define MAGIC_BITS 0x4B400000
+#define GOLDEN 0x9E3779B9u
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -64,14 +65,17 @@ INLINE int32_t as_bits(float value) {
     return bits;
 }
 
-INLINE float dither(uint32_t key, uint32_t element) {
-    uint32_t x = element * 0x9E3779B9u + key;
-    x ^= x >> 16;
-    x *= 0x7FEB352Du;
-    x ^= x >> 15;
-    x *= 0x846CA68Bu;
-    x ^= x >> 16;
-    return (float)((int32_t)x >> 8) * 0x1p-24f;
+/* Numbers in [-0.5, 0.5) for the 512 elements of a block; one hash serves the elements j and j + 256. */
+INLINE void dither_block(uint32_t key, uint32_t first, float *restrict numbers) {
+    const uint32_t start = first / 2 * GOLDEN + key;
+    for (int j = 0; j < BLOCK / 2; j++) {
+        uint32_t x = start + (uint32_t)j * GOLDEN;
+        x ^= x >> 15;
+        x *= 0x846CA68Bu;
+        x ^= x >> 16;
+        numbers[j] = (float)((int32_t)(x << 16) >> 16) * 0x1p-16f;
+        numbers[j + BLOCK / 2] = (float)((int32_t)x >> 16) * 0x1p-16f;
+    }
 }
 
 INLINE float lane_sum(float *lanes) {
@@ -98,7 +102,7 @@ INLINE int encode_block(const float *restrict g, const float *restrict h, float 
                         float *restrict unit_out, uint8_t *restrict codes, float *restrict stats, int bits,
                         int stochastic, uint32_t key, uint32_t first, float alpha, float carry) {
     const int32_t levels = bits == 2 ? 1 : bits == 4 ? 7 : 127;
-    float v[BLOCK];
+    float v[BLOCK], numbers[BLOCK];
     int32_t stored[BLOCK];
     int32_t largest = 0;
     for (int i = 0; i < BLOCK; i++) {
@@ -122,12 +126,14 @@ INLINE int encode_block(const float *restrict g, const float *restrict h, float 
     const float unit = as_float((int32_t)(((uint32_t)as_bits(scale / (float)levels) + 0xFFFFu) & 0xFFFF0000u));
     const float inverse = 1.0f / unit;
     *unit_out = unit;
+    if (stochastic)
+        dither_block(key, first, numbers);
     float errors[LANES] = {0}, signals[LANES] = {0};
     for (int row = 0; row < BLOCK; row += LANES) {
         for (int lane = 0; lane < LANES; lane++) {
             const int i = row + lane;
             const float scaled = v[i] * inverse;
-            const float rounded = stochastic ? scaled + dither(key, first + (uint32_t)i) : scaled;
+            const float rounded = stochastic ? scaled + numbers[i] : scaled;
             int32_t q = as_bits(rounded + MAGIC) - MAGIC_BITS;
             q = q > levels ? levels : q;
             q = q < -levels ? -levels : q;
