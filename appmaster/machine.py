@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from appmaster import commands as do
@@ -169,7 +170,15 @@ class JobMachine(Elastic, Watching):
 
     def _accuse(self, failure: Failure) -> None:
         self.incident = self.incident or Incident(self._now)
-        self.incident.failures.append(failure)
+        self.incident.add(failure, self._now)
+
+    def _explain(self, before: Failure, after: Failure | None) -> None:
+        if self.incident is not None:
+            self.incident.explain(before, after)
+        verdict = self.verdict
+        if after is not None and verdict is not None and verdict.first_failure == before:
+            reason = after.reason if verdict.reason is before.reason else verdict.reason
+            self.verdict = replace(verdict, first_failure=after, reason=reason, message=after.message)
 
     def _gang(self) -> tuple[TaskRecord, ...]:
         return tuple(self.stages.gang(self.stage))
@@ -445,6 +454,7 @@ _HANDLERS: dict[type, Callable[[JobMachine, Any], None]] = {
     on.ContainerSeen: JobMachine._on_seen,
     on.Beaten: JobMachine._on_beaten,
     on.StacksTaken: JobMachine._on_stacks_taken,
+    on.Greeted: JobMachine._on_greeted,
     on.Begin: JobMachine._on_begin,
     on.Tick: JobMachine._on_tick,
     on.StoodStill: JobMachine._on_stood_still,

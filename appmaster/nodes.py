@@ -13,6 +13,7 @@ BLAMED = frozenset(
     {
         Reason.EXECUTOR_LOST,
         Reason.EXECUTOR_UNRESPONSIVE,
+        Reason.PARTITIONED,
         Reason.LAUNCH_FAILED,
         Reason.REGISTRATION_TIMEOUT,
         Reason.DISK_FULL,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from appmaster import commands as do
 from appmaster import stimuli as on
-from appmaster.attendance import Attendance
 from appmaster.nodes import NodeMemory
+from appmaster.returning import Returning
 from appmaster.tasks import TaskRecord
 from tony.containers import Identity, Phase
 from tony.events import EventKind
@@ -39,7 +39,7 @@ class Declined:
     until: float
 
 
-class Placement(Attendance):
+class Placement(Returning):
     """The memory of nodes, and the containers that are declined because of it."""
 
     def __init__(self, job: JobSpec, now: float, wall: float, node_count: int) -> None:
@@ -52,6 +52,11 @@ class Placement(Attendance):
     def is_held_idle(self, identity: Identity) -> bool:
         """Whether that incarnation's container was declined and is still held: its executor gets no answer."""
         return any(one.identity == identity for one in self.declined)
+
+    def may_greet(self, identity: Identity) -> bool:
+        """Whether a Hello of that incarnation is of interest; others are turned away at the door."""
+        known = self.current(identity) is not None
+        return known or self.is_held_idle(identity) or self.may_come_back(identity)
 
     def _blame(self, record: TaskRecord, failure: Failure) -> None:
         said = self.nodes.blame(

@@ -16,6 +16,8 @@ _CLASH_LIMIT = 5
 _FINAL = frozenset(
     {
         Reason.BAD_ARCHIVE,
+        Reason.ARTIFACT_CHANGED,
+        Reason.UNREACHABLE_PEER,
         Reason.BAD_ENV,
         Reason.USER_IMPORT,
         Reason.GPU_OOM,
@@ -32,6 +34,8 @@ _PLATFORM = frozenset(
         Reason.PREEMPTED,
         Reason.EXECUTOR_LOST,
         Reason.EXECUTOR_UNRESPONSIVE,
+        Reason.PARTITIONED,
+        Reason.ARTIFACT_CHANGED,
         Reason.LAUNCH_FAILED,
         Reason.OUT_OF_MEMORY,
         Reason.OUT_OF_VMEM,
@@ -109,7 +113,7 @@ def root_cause(failures: Sequence[Failure]) -> Failure:
 def _weight(failure: Failure) -> int:
     if failure.reason in _PLATFORM:
         return 0
-    if failure.signal and failure.signal not in _ECHO_SIGNALS:
+    if failure.reason is Reason.UNREACHABLE_PEER or (failure.signal and failure.signal not in _ECHO_SIGNALS):
         return 1
     return 2
 

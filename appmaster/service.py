@@ -21,7 +21,7 @@ from tony.clock import Clock
 from tony.containers import Identity
 from tony.errors import NotPermitted
 from tony.events import Event
-from tony.frameworks import task_environment
+from tony.frameworks import peers, task_environment
 from tony.protocol import messages
 from tony.protocol.messages import FromExecutor, OutputChunk, TaskStacks, ToExecutor
 from tony.protocol.server import TaskPeer
@@ -98,7 +98,7 @@ class Service:
         task = identity.task
         if said != (self._machine.application_id, task.role, task.index, identity.incarnation):
             raise NotPermitted("Hello and metadata disagree")
-        if self._machine.current(identity) is None and not self._machine.is_held_idle(identity):
+        if not self._machine.may_greet(identity):
             self._refuse(peer, "this incarnation is no longer wanted")
             return
         known = hmac.compare_digest(peer.token, self._token(identity))
@@ -121,6 +121,7 @@ class Service:
                 result=_report(hello.result) if hello.HasField("result") else None,
                 ports=_ports(hello.ready) if hello.HasField("ready") else None,
                 gpus=tuple(hello.gpus),
+                stood_still_s=hello.stood_still_s,
             )
         )
 
@@ -219,6 +220,7 @@ class Service:
             environment={name: value for name, value in environment.items() if name not in long},
             packed_environment={name: _packed(environment[name]) for name in long},
             hold_ports=command.hold_ports,
+            peers=peers(task, command.cluster, job),
             stop_grace_s=job.times.stop_grace_s,
         )
 

@@ -19,6 +19,7 @@ _END_REASONS = {
     EndCause.NODE_LOST: Reason.NODE_LOST,
     EndCause.DISK_FAILED: Reason.DISK_FULL,
     EndCause.LAUNCH_FAILED: Reason.LAUNCH_FAILED,
+    EndCause.ARTIFACT_CHANGED: Reason.ARTIFACT_CHANGED,
 }
 
 

@@ -90,6 +90,8 @@ class Greeted:
     result: ExitReport | None = None
     ports: Ports | None = None
     gpus: tuple[str, ...] = ()
+    stood_still_s: float = 0.0
+    """For how long the executor itself did not run lately, although it could have."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from executor import ranks
 from executor.environment import ContainerEnvironment, user_environment
 from executor.gpus import TaskGpus
 from executor.interface import interface
-from executor.lease import Lease
+from executor.lease import TURN_S, Lease
 from executor.link import Connection, Lost, MasterLink, Received
 from executor.ports import Ports
 from executor.process import UserExited, UserGone, UserStarted, kill_descendants
@@ -100,11 +100,11 @@ class Executor:
         try:
             while self._exit_code is None:
                 try:
-                    item = self._queue.get(timeout=max(0.0, self._next_deadline() - time.monotonic()))
+                    item = self._queue.get(timeout=min(TURN_S, max(0.0, self._next_deadline() - time.monotonic())))
                 except queue.Empty:
                     item = None
                 # After a sleep of the whole process, what waits in the queue must not come before the end.
-                if time.monotonic() >= self._lease.ends_at:
+                if self._lease.is_over(time.monotonic()):
                     self._lease_over()
                     break
                 if item is not None:
@@ -182,6 +182,7 @@ class Executor:
             ready=self._ready,
             gpus=self._gpus.names,
             version=__version__,
+            stood_still_s=self._lease.stood_still_s(time.monotonic()),
         )
         self._link.connect(hello, self._welcome.token if self._welcome is not None else "")
 
@@ -389,6 +390,7 @@ class Executor:
         if release.processes > 1:
             argv = ranks.argv(release.processes, argv)
         run.start(argv, environment, self._workspace.work, self._lease)
+        run.look_for(dict(release.peers))
 
     def _on_run_event(self, run: UserRun, event: RunEvent) -> None:
         run.take(event, self._gpus)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 _UNWELCOMED_S = 60.0
 _GRACE_S = 5.0
+TURN_S = 1.0
+"""How often the owner of a lease looks at it, at least."""
+
+_HICCUP_S = 2.0
 _SILENCE_S = 15.0
 """After this long gRPC's pings have noticed that a connection is dead; until then it looks alive."""
 
@@ -19,7 +23,21 @@ class Lease:
     def __init__(self, now: float) -> None:
         self._lease_s = _UNWELCOMED_S
         self._lost = False
+        self._turned_at = now
+        self._woke_at, self._slept_s = now, 0.0
         self.ends_at = now + _UNWELCOMED_S
+
+    def is_over(self, now: float) -> bool:
+        """To be asked at least once in `TURN_S`: a longer pause means that this process did not run meanwhile."""
+        pause_s = now - self._turned_at - TURN_S
+        if pause_s > _HICCUP_S:
+            self._woke_at, self._slept_s = now, pause_s
+        self._turned_at = now
+        return now >= self.ends_at
+
+    def stood_still_s(self, now: float) -> float:
+        """The latest of such pauses, if it ended within a lease."""
+        return self._slept_s if now - self._woke_at < self._lease_s else 0.0
 
     def grant(self, lease_s: float, now: float) -> None:
         """The application master says how long."""

@@ -13,6 +13,7 @@ from executor.failure import Ending, diagnose
 from executor.gpus import TaskGpus
 from executor.lease import Lease
 from executor.metrics import Metrics, oom_kills
+from executor.peers import PeersSilent, look_for
 from executor.ports import Ports
 from executor.process import UserEvent, UserExited, UserGone, UserNotStarted, UserProcess, UserStarted
 from executor.reports import Reports, ReportSocket
@@ -28,7 +29,7 @@ _DIAGNOSED_LINES = 400
 
 log = logging.getLogger(__name__)
 
-RunEvent = UserEvent | OutputEnded
+RunEvent = UserEvent | OutputEnded | PeersSilent
 
 
 class UserRun:
@@ -55,6 +56,7 @@ class UserRun:
         self._metrics: Metrics | None = None
         self._oom_kills = oom_kills()
         self._failed_start: Result | None = None
+        self._cut_off: Result | None = None
         self._output_ended = False
         self._stacks = StackReader()
         self._path = ""
@@ -77,6 +79,10 @@ class UserRun:
             self._cannot_start(f"No process can be started: {error.strerror}.", Reason.INTERNAL)
             self.over = True
             self._let_go()
+
+    def look_for(self, peers: Mapping[str, str]) -> None:
+        """See whether those peers can be reached, beside everything else; without any of them it has failed."""
+        look_for(self.generation, peers, self._post)
 
     @property
     def running(self) -> bool:
@@ -103,8 +109,21 @@ class UserRun:
             self._output_ended = True
             if self.result_due_at is not None:
                 self.result_due_at = time.monotonic()
+        elif isinstance(event, PeersSilent):
+            self._alone(event.message)
         else:
             self._gone(event)
+
+    def _alone(self, message: str) -> None:
+        """Its process may wait for its peers for ever; the master decides what becomes of it."""
+        if self.running:
+            self._cut_off = Result(
+                generation=self.generation,
+                phase=Result.START,
+                reason=Reason.UNREACHABLE_PEER.value,
+                message=message,
+            )
+            self.result_due_at = time.monotonic()
 
     def _cannot_start(self, message: str, reason: Reason) -> None:
         self._failed_start = Result(
@@ -133,8 +152,9 @@ class UserRun:
     def result(self) -> Result:
         """What to report of its end. Only after `result_due_at`, which is cleared."""
         self.result_due_at = None
-        if self._failed_start is not None:
-            return self._failed_start
+        early = self._failed_start if self._failed_start is not None else self._cut_off
+        if early is not None:
+            return early
         exited = self.exited
         assert exited is not None
         lines = self._streams.tail.lines

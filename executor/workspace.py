@@ -79,7 +79,8 @@ class NotPrepared:
 def prepare(workspace: Workspace, folder: Path, cache: Path, variables: Mapping[str, str]) -> PreparedWorkspace:
     """Unpack and place everything below the container's `folder`. Blocks, possibly for minutes.
 
-    The environment is unpacked once per node, into `cache`. Raises WorkspaceError (BAD_ARCHIVE, BAD_ENV, DISK_FULL).
+    The environment is unpacked once per node, into `cache`.
+    Raises WorkspaceError (ARTIFACT_CHANGED, BAD_ARCHIVE, BAD_ENV, DISK_FULL).
     """
     began = time.monotonic()
     work = folder / "work"
@@ -118,7 +119,8 @@ def _environment(workspace: Workspace, folder: Path, cache: Path) -> Path | None
 def _present(folder: Path, archive: Archive) -> Path:
     path = folder / PurePosixPath(archive.name).name
     if not path.is_file():
-        raise launch.ArchiveError(f"{archive.name} is not in the container.")
+        said = f"{archive.name} is not in the container: {path.resolve()} was removed after the submit."
+        raise WorkspaceError(Reason.ARTIFACT_CHANGED, said)
     size = path.stat().st_size
     if archive.size and size != archive.size:
         raise launch.ArchiveError(f"{archive.name} has {size} bytes instead of {archive.size}.")

@@ -41,6 +41,8 @@ class EndCause(str, Enum):
     NODE_LOST = "NODE_LOST"
     DISK_FAILED = "DISK_FAILED"
     LAUNCH_FAILED = "LAUNCH_FAILED"
+    ARTIFACT_CHANGED = "ARTIFACT_CHANGED"
+    """A file that it was to get is not there any more, or another one."""
     UNKNOWN = "UNKNOWN"
 
 

@@ -106,6 +106,8 @@ class Reason(str, Enum):
     EARLY_EXIT = "EARLY_EXIT"
     """One rank ended with 0 while others needed it."""
     BAD_ARCHIVE = "BAD_ARCHIVE"
+    ARTIFACT_CHANGED = "ARTIFACT_CHANGED"
+    """A file of the job was removed or changed after the submit."""
     BAD_ENV = "BAD_ENV"
     """The Python environment does not run on the node."""
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
@@ -115,6 +117,10 @@ class Reason(str, Enum):
     """The executor's process ended without a report."""
     EXECUTOR_UNRESPONSIVE = "EXECUTOR_UNRESPONSIVE"
     """No beat for too long."""
+    PARTITIONED = "PARTITIONED"
+    """No beat for too long, although the executor was alive: it was cut off."""
+    UNREACHABLE_PEER = "UNREACHABLE_PEER"
+    """A task cannot reach another one at the address that this one has told."""
     NODE_LOST = "NODE_LOST"
     PREEMPTED = "PREEMPTED"
     LAUNCH_FAILED = "LAUNCH_FAILED"
@@ -161,6 +167,9 @@ _FAULTS = {
     Reason.EXECUTOR_LOST: Fault.INFRASTRUCTURE,
     Reason.EXECUTOR_UNRESPONSIVE: Fault.INFRASTRUCTURE,
     Reason.NODE_LOST: Fault.INFRASTRUCTURE,
+    Reason.PARTITIONED: Fault.INFRASTRUCTURE,
+    Reason.UNREACHABLE_PEER: Fault.INFRASTRUCTURE,
+    Reason.ARTIFACT_CHANGED: Fault.INFRASTRUCTURE,
     Reason.PREEMPTED: Fault.INFRASTRUCTURE,
     Reason.LAUNCH_FAILED: Fault.INFRASTRUCTURE,
     Reason.DISK_FULL: Fault.INFRASTRUCTURE,

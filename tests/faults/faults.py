@@ -193,7 +193,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         14,
         "partition beyond the lease",
-        again("EXECUTOR_UNRESPONSIVE", 15.0, message=SILENT),
+        again("PARTITIONED", 15.0, message=SILENT),
         do.partition(30.0),
         arguments=LONG,
         where=LOCAL,
@@ -203,7 +203,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         14,
         "partition, survivors exit first",
-        again("EXECUTOR_UNRESPONSIVE", message=SILENT),
+        again("PARTITIONED", message=SILENT),
         do.echoed(do.partition(30.0)),
         where=LOCAL,
         prepare=do.behind_a_proxy,
@@ -252,17 +252,17 @@ FAULTS: tuple[Fault, ...] = (
         Fault(
             row,
             name,
-            Expected("FAILED", "BAD_ARCHIVE", 100, cause="BAD_ARCHIVE", root="", message=r"\.(zip|tar)"),
+            Expected("FAILED", reason, code, cause=reason, root="", message=r"\.(zip|tar)"),
             do.spoil(change),
             points=("start",),
             where=LOCAL,
             prepare=do.hold_at_the_gate,
             wrapped=True,
         )
-        for row, name, change in (
-            (24, "truncated archive", do.truncate),
-            (24, "archive with a flipped bit", do.flip),
-            (25, "archive removed after the submit", do.remove),
+        for row, name, reason, code, change in (
+            (24, "truncated archive", "BAD_ARCHIVE", 100, do.truncate),
+            (24, "archive with a flipped bit", "BAD_ARCHIVE", 100, do.flip),
+            (25, "archive removed after the submit", "ARTIFACT_CHANGED", 104, do.remove),
         )
     ),
     Fault(

@@ -40,3 +40,15 @@ def test_a_loss_never_prolongs_what_was_granted() -> None:
     lease.lost(7.0)
     assert lease.ends_at == 8.0
     assert lease.grace_s == 2.0
+
+
+def test_a_pause_longer_than_a_turn_means_that_the_process_stood_still() -> None:
+    lease = Lease(0.0)
+    lease.grant(60.0, now=0.0)
+    for second in range(1, 11):
+        assert not lease.is_over(float(second))
+    assert lease.stood_still_s(10.0) == 0.0
+    assert not lease.is_over(25.0)
+    assert lease.stood_still_s(26.0) == 14.0
+    assert lease.stood_still_s(86.0) == 0.0, "that was long ago"
+    assert lease.is_over(86.0)

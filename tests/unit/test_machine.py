@@ -155,7 +155,7 @@ def test_only_the_dead_container_is_replaced() -> None:
 
 def test_the_successor_of_a_silent_task_is_released_only_after_its_lease() -> None:
     world = running()
-    world.pass_time(12.0, beating=["worker:0"])
+    world.pass_time(14.0, beating=["worker:0"])
     assert world.machine.tasks[TaskId("worker", 1)].incarnation == 2
     world.feed(on.UserStopped(world.who("worker:0"), 1))
     world.prepare("worker:0")
@@ -169,7 +169,7 @@ def test_the_successor_of_a_silent_task_is_released_only_after_its_lease() -> No
 
 def test_the_lease_is_not_waited_for_when_the_old_container_certainly_ended() -> None:
     world = running()
-    world.pass_time(12.0, beating=["worker:0"])
+    world.pass_time(14.0, beating=["worker:0"])
     old = Identity(TaskId("worker", 1), 1)
     ended = HandleState("worker:1#1", Phase.ENDED, "c", "node1", EndCause.NODE_LOST)
     world.feed(on.UserStopped(world.who("worker:0"), 1))

@@ -214,3 +214,101 @@ def test_a_job_that_may_restart_once_only_still_tells_whose_node_it_was() -> Non
     made.end_container("worker:0")
     made.pass_time(4.0)
     assert any("node n7 is excluded" in text for text in of_nodes(made))
+
+
+# Who was alive ------------------------------------------------------------------------------------------------
+
+
+def decided(made: World) -> list[str]:
+    return [one.fields["reason"] for one in made.all(do.RecordEvent) if one.kind is EventKind.DECISION]
+
+
+def silent(made: World) -> World:
+    """worker:1 has just been lost by silence; its container is being stopped."""
+    while made.machine.tasks[made.who("worker:1").task].state.value != "LOST":
+        made.pass_time(0.5, beating=["worker:0"])
+    assert decided(made) == []
+    return made
+
+
+@pytest.mark.parametrize(("stood_still_s", "reason"), [(0.0, "PARTITIONED"), (12.0, "EXECUTOR_UNRESPONSIVE")])
+def test_a_lost_task_that_says_hello_was_cut_off_unless_it_stood_still_itself(
+    stood_still_s: float, reason: str
+) -> None:
+    made = silent(world())
+    assert made.machine.may_greet(made.who("worker:1"))
+    made.feed(on.Greeted(made.who("worker:1"), host="n1", stood_still_s=stood_still_s))
+    assert made.told(do.SayRefused) == ["worker:1"]
+    made.pass_time(3.0, beating=["worker:0"])
+    assert decided(made) == [reason]
+
+
+def test_a_lost_task_that_ends_in_good_order_when_it_is_stopped_was_cut_off() -> None:
+    made = silent(world())
+    ended = HandleState("worker:1#1", Phase.ENDED, "c", "n1", EndCause.KILLED_BY_US, 143)
+    made.feed(on.ContainerSeen(made.who("worker:1"), ended))
+    made.pass_time(3.0, beating=["worker:0"])
+    assert decided(made) == ["PARTITIONED"]
+
+
+def test_without_any_word_of_it_silence_is_all_that_is_known() -> None:
+    made = silent(world())
+    lost_at = made.now
+    while not decided(made):
+        made.pass_time(0.25, beating=["worker:0"])
+    assert decided(made) == ["EXECUTOR_UNRESPONSIVE"] and made.now - lost_at <= 4.0
+
+
+def test_a_container_that_the_cluster_has_ended_ends_the_doubt_at_once() -> None:
+    made = silent(world())
+    ended = HandleState("worker:1#1", Phase.ENDED, "c", "n1", EndCause.KILLED_BY_US)
+    made.feed(on.ContainerSeen(made.who("worker:1"), ended))
+    assert made.machine.incident is None or made.machine.incident.unsure_until is None
+
+
+def test_a_late_hello_is_told_in_the_history_even_when_the_gang_has_gone_on() -> None:
+    made = silent(world())
+    who = made.who("worker:1")
+    made.pass_time(4.0, beating=["worker:0"])
+    assert decided(made) == ["EXECUTOR_UNRESPONSIVE"] and made.who("worker:1").incarnation == 2
+    made.feed(on.Greeted(who, host="n1"))
+    told = [one for one in made.all(do.RecordEvent) if one.fields.get("reason") == "PARTITIONED"]
+    assert [one.task for one in told] == ["worker:1"]
+    assert not made.machine.may_greet(who)
+
+
+def test_a_verdict_that_is_not_yet_told_gets_the_better_reason() -> None:
+    made = World(job(2, restart=RestartSpec(max_infrastructure=0)))
+    made.bring_up("worker:0", "worker:1")
+    silent(made)
+    who = made.who("worker:1")
+    made.pass_time(4.0, beating=["worker:0"])
+    verdict = made.machine.verdict
+    assert verdict is not None and verdict.reason is Reason.EXECUTOR_UNRESPONSIVE
+    made.feed(on.Greeted(who, host="n1"))
+    verdict = made.machine.verdict
+    assert verdict is not None and verdict.first_failure is not None
+    assert (verdict.reason, verdict.first_failure.reason) == (Reason.PARTITIONED, Reason.PARTITIONED)
+
+
+# Files and peers ----------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_was_removed_ends_the_job_without_further_tries() -> None:
+    made = World(job(2))
+    made.hold("worker:0", "worker:1")
+    made.end_container("worker:1", EndCause.ARTIFACT_CHANGED, "hdfs://h/user/a/.tony/cache/1.zip was removed")
+    made.pass_time(4.0)
+    verdict = made.machine.verdict
+    assert verdict is not None and verdict.reason is Reason.ARTIFACT_CHANGED and verdict.reason.exit_code == 104
+    assert "cache/1.zip" in verdict.message
+
+
+def test_a_peer_that_cannot_be_reached_outranks_the_exits_of_those_who_waited_for_it() -> None:
+    made = world()
+    made.exit("worker:1", code=1)
+    made.exit("worker:0", code=0, reason="UNREACHABLE_PEER", message="n0 cannot reach worker:1 at n1:7 (no answer)")
+    made.pass_time(4.0, beating=["worker:0", "worker:1"])
+    verdict = made.machine.verdict
+    assert verdict is not None and verdict.reason is Reason.UNREACHABLE_PEER
+    assert verdict.first_failure is not None and verdict.first_failure.task == "worker:0"

@@ -23,6 +23,12 @@ from tony.yarn.skeinlink import Master, Silent, SkeinContainer
         ("FAILED", "Container failed during execution, see logs for more information.", EndCause.EXITED),
         ("FAILED", "314.2 MB of 128 MB physical memory used", EndCause.OUT_OF_MEMORY),
         ("FAILED", "2.2 GB of 2.1 GB virtual memory used", EndCause.OUT_OF_VMEM),
+        ("FAILED", "java.io.FileNotFoundException: File does not exist: hdfs://h/a.zip", EndCause.ARTIFACT_CHANGED),
+        (
+            "FAILED",
+            "Resource hdfs://h/a.zip changed on src filesystem - expected: 1, was: 2",
+            EndCause.ARTIFACT_CHANGED,
+        ),
         ("FAILED", "Container preempted by scheduler", EndCause.PREEMPTED),
         ("FAILED", "Container released on a *lost* node", EndCause.NODE_LOST),
         ("FAILED", "1/1 local-dirs are bad: /data; 1/1 log-dirs are bad: /logs", EndCause.DISK_FAILED),
@@ -60,6 +66,24 @@ def test_a_held_container_has_its_id_and_node_and_no_cause() -> None:
     held = handle_state(container("RUNNING", "ignored", "container_e01_1_0001_01_000002", "n1:8042"))
     assert (held.container_id, held.node) == ("container_e01_1_0001_01_000002", "n1")
     assert (held.cause, held.exit_code, held.diagnostics) == (None, None, "")
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            "[x] File does not exist: hdfs://h/c/a.zip\n\tat org.apache",
+            "hdfs://h/c/a.zip was removed after the submit",
+        ),
+        (
+            "java.io.IOException: Resource hdfs://h/a.zip changed on src filesystem - expected: 1",
+            "hdfs://h/a.zip was changed after the submit",
+        ),
+        ("Container failed", "Container failed"),
+    ],
+)
+def test_a_file_that_is_gone_or_changed_is_named(message: str, said: str) -> None:
+    assert handle_state(container("FAILED", message)).diagnostics == said
 
 
 def test_only_success_has_an_exit_code_because_skein_drops_the_others() -> None:

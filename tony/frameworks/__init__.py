@@ -10,14 +10,14 @@ from tony.frameworks.auto import Auto
 from tony.frameworks.base import Framework, common_environment
 from tony.frameworks.elastic import size_problems
 from tony.frameworks.horovod import Horovod
-from tony.frameworks.layout import ranked
+from tony.frameworks.layout import Layout, ranked
 from tony.frameworks.mxnet import MXNet
 from tony.frameworks.pytorch import PyTorch
 from tony.frameworks.standalone import Standalone
 from tony.frameworks.tensorflow import TensorFlow
 from tony.spec import ClusterSpec, JobSpec, TaskId
 
-__all__ = ["Framework", "common_environment", "framework", "names", "problems", "ranked", "task_environment"]
+__all__ = ["Framework", "common_environment", "framework", "names", "peers", "problems", "ranked", "task_environment"]
 
 _FRAMEWORKS: dict[str, Framework] = {
     one.name: one for one in (Auto(), TensorFlow(), PyTorch(), Horovod(), MXNet(), Standalone())
@@ -42,6 +42,13 @@ def problems(job: JobSpec) -> list[Problem]:
     """What in the job its framework could never run with."""
     chosen = framework(job.framework)
     return [*chosen.check(job), *size_problems(job, chosen.elastic)]
+
+
+def peers(task: TaskId, cluster: ClusterSpec, job: JobSpec) -> dict[str, str]:
+    """Whom that task must be able to reach, and where; two at most. Empty for a job whose tasks do not talk."""
+    if job.framework == Standalone.name or job.role(task.role).sidecar:
+        return {}
+    return {str(one): str(cluster.endpoints[one]) for one in Layout.of(cluster, job).neighbours(task)}
 
 
 def task_environment(task: TaskId, cluster: ClusterSpec, job: JobSpec, extra: Mapping[str, str]) -> dict[str, str]:

@@ -45,6 +45,7 @@ class Layout:
     """The place of each training task: its rank, were they all single processes."""
     world_size: int
     """How many processes have a rank."""
+    order: tuple[TaskId, ...]
     chief: TaskId | None
     tracked: int
     addresses: Mapping[str, list[str]]
@@ -76,6 +77,7 @@ class Layout:
             ranks=dict(zip(order, firsts, strict=False)),
             groups={task: place for place, task in enumerate(order)},
             world_size=firsts[-1],
+            order=order,
             chief=order[0] if order else None,
             tracked=sum(task.role in tracked for task in cluster.tasks),
             addresses=addresses,
@@ -84,6 +86,14 @@ class Layout:
     def rank(self, task: TaskId) -> int:
         """The rank of the task's first process among those of the training tasks, or `NO_RANK`."""
         return self.ranks.get(task, NO_RANK)
+
+    def neighbours(self, task: TaskId) -> tuple[TaskId, ...]:
+        """Whom the task must be able to reach: the chief, and the next rank, the first one after the last."""
+        place, count = self.groups.get(task, NO_RANK), len(self.order)
+        found = {} if self.chief in (None, task) else {self.chief: None}
+        if place >= 0 and count > 1:
+            found[self.order[(place + 1) % count]] = None
+        return tuple(one for one in found if one is not None)
 
     def place(self, task: TaskId) -> int:
         """The task's place in the table of its role: its index, unless tasks before it are absent."""

@@ -55,7 +55,7 @@ class ToExecutor(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., stop_user: _Optional[_Union[StopUser, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., result_ack: _Optional[_Union[ResultAck, _Mapping]] = ..., send_output: _Optional[_Union[SendOutput, _Mapping]] = ..., beat_now: _Optional[_Union[BeatNow, _Mapping]] = ..., dump_stacks: _Optional[_Union[DumpStacks, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("application_id", "role", "index", "incarnation", "container_id", "host", "pid", "generation", "user_running", "result", "ready", "gpus", "version")
+    __slots__ = ("application_id", "role", "index", "incarnation", "container_id", "host", "pid", "generation", "user_running", "result", "ready", "gpus", "version", "stood_still_s")
     APPLICATION_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +69,7 @@ class Hello(_message.Message):
     READY_FIELD_NUMBER: _ClassVar[int]
     GPUS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    STOOD_STILL_S_FIELD_NUMBER: _ClassVar[int]
     application_id: str
     role: str
     index: int
@@ -82,7 +83,8 @@ class Hello(_message.Message):
     ready: Ready
     gpus: _containers.RepeatedScalarFieldContainer[str]
     version: str
-    def __init__(self, application_id: _Optional[str] = ..., role: _Optional[str] = ..., index: _Optional[int] = ..., incarnation: _Optional[int] = ..., container_id: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., generation: _Optional[int] = ..., user_running: bool = ..., result: _Optional[_Union[Result, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., gpus: _Optional[_Iterable[str]] = ..., version: _Optional[str] = ...) -> None: ...
+    stood_still_s: float
+    def __init__(self, application_id: _Optional[str] = ..., role: _Optional[str] = ..., index: _Optional[int] = ..., incarnation: _Optional[int] = ..., container_id: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., generation: _Optional[int] = ..., user_running: bool = ..., result: _Optional[_Union[Result, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., gpus: _Optional[_Iterable[str]] = ..., version: _Optional[str] = ..., stood_still_s: _Optional[float] = ...) -> None: ...
 
 class Ready(_message.Message):
     __slots__ = ("generation", "port", "tensorboard_port")
@@ -241,7 +243,7 @@ class Archive(_message.Message):
     def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ..., size: _Optional[int] = ..., target: _Optional[str] = ..., unpack: bool = ...) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("generation", "command", "environment", "hold_ports", "stop_grace_s", "packed_environment", "processes")
+    __slots__ = ("generation", "command", "environment", "hold_ports", "stop_grace_s", "packed_environment", "processes", "peers")
     class EnvironmentEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -256,6 +258,13 @@ class Release(_message.Message):
         key: str
         value: bytes
         def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    class PeersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     COMMAND_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
@@ -263,6 +272,7 @@ class Release(_message.Message):
     STOP_GRACE_S_FIELD_NUMBER: _ClassVar[int]
     PACKED_ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
     generation: int
     command: _containers.RepeatedScalarFieldContainer[str]
     environment: _containers.ScalarMap[str, str]
@@ -270,7 +280,8 @@ class Release(_message.Message):
     stop_grace_s: float
     packed_environment: _containers.ScalarMap[str, bytes]
     processes: int
-    def __init__(self, generation: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., environment: _Optional[_Mapping[str, str]] = ..., hold_ports: bool = ..., stop_grace_s: _Optional[float] = ..., packed_environment: _Optional[_Mapping[str, bytes]] = ..., processes: _Optional[int] = ...) -> None: ...
+    peers: _containers.ScalarMap[str, str]
+    def __init__(self, generation: _Optional[int] = ..., command: _Optional[_Iterable[str]] = ..., environment: _Optional[_Mapping[str, str]] = ..., hold_ports: bool = ..., stop_grace_s: _Optional[float] = ..., packed_environment: _Optional[_Mapping[str, bytes]] = ..., processes: _Optional[int] = ..., peers: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class StopUser(_message.Message):
     __slots__ = ("generation", "grace_s", "reason", "next_generation")

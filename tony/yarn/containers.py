@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -100,10 +101,23 @@ def handle_state(container: SkeinContainer) -> HandleState:
         cause=end_cause(container.state, container.message) if ended else None,
         # skein drops every other exit code.
         exit_code=0 if container.state == "SUCCEEDED" else None,
-        diagnostics=container.message if ended else "",
+        diagnostics=diagnostics(container.message) if ended else "",
         node_id=container.node or None,
     )
 
+
+def diagnostics(message: str) -> str:
+    """YARN's sentence; of a file that is gone or changed its name and that, instead of a Java stack."""
+    changed, gone = _CHANGED.search(message), _GONE.search(message)
+    if changed:
+        return f"{changed[1]} was changed after the submit"
+    if gone:
+        return f"{gone[1]} was removed after the submit"
+    return message
+
+
+_CHANGED = re.compile(r"Resource (\S+) changed on src filesystem")
+_GONE = re.compile(r"File does not exist: (\S+)")
 
 _CAUSES = (
     (EndCause.KILLED_BY_US, ("killed by user request",)),
@@ -118,6 +132,7 @@ _CAUSES = (
         ("local-dirs are bad", "log-dirs are bad", "disk(s) failed", "disks failed", "no space left"),
     ),
     (EndCause.NODE_LOST, ("released on a *lost* node", "lost node", "node lost")),
+    (EndCause.ARTIFACT_CHANGED, ("changed on src filesystem", "file does not exist:", "filenotfoundexception")),
     (EndCause.LAUNCH_FAILED, ("failed to start, exception", "container launch failed", "could not find", "localiz")),
     (EndCause.EXITED, ("container failed during execution", "completed successfully")),
 )
