@@ -2,17 +2,21 @@
 
 Stands between the keeper and the user's processes; standard library only. They run side by side and see the same
 GPUs; each finds its device by its local rank. The first that fails decides: the others, which would wait for it in
-vain, are ended, and its exit code or signal becomes that of the whole.
+vain, are ended, and its exit code or signal becomes that of the whole. Their output is passed on in whole lines, and
+the last lines of the one that failed come once more at the end, where they are looked for.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +26,9 @@ _FROM_TASK = ("TONY_RANK", "RANK", "HOROVOD_RANK")
 _FROM_ZERO = ("TONY_LOCAL_RANK", "LOCAL_RANK", "HOROVOD_LOCAL_RANK")
 _CHIEF_ONLY = ("IS_CHIEF", "TB_PORT")
 _GRACE_S = 5.0
+_DRAIN_S = 1.0
+_LAST_LINES = 100
+_LINE_LIMIT = 8192
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 
@@ -47,49 +54,105 @@ def variables(environment: Mapping[str, str], local_rank: int) -> dict[str, str]
     return own
 
 
+class Rank:
+    """One of the processes, and two threads that pass on what it says. Raises OSError when it cannot be started."""
+
+    def __init__(self, command: Sequence[str], local_rank: int, lock: threading.Lock) -> None:
+        self.local_rank = local_rank
+        self.last: deque[bytes] = deque(maxlen=_LAST_LINES)
+        self._lock = lock
+        parent = os.getpid()
+
+        def bind_to_parent() -> None:
+            _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(1)
+
+        self.process = subprocess.Popen(
+            command,
+            env=variables(os.environ, local_rank),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=bind_to_parent,
+        )
+        assert self.process.stdout is not None and self.process.stderr is not None
+        self._threads = [
+            threading.Thread(target=self._pass_on, args=(pipe.fileno(), into), daemon=True)
+            for pipe, into in ((self.process.stdout, 1), (self.process.stderr, 2))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _pass_on(self, pipe: int, into: int) -> None:
+        rest = b""
+        while block := os.read(pipe, 1 << 16):
+            # Whole lines, so that those of several processes do not mix; a progress bar ends its with CR.
+            *lines, rest = re.split(rb"(?<=[\n\r])", rest + block)
+            if len(rest) > _LINE_LIMIT:
+                lines, rest = [*lines, rest], b""
+            self._say(lines, into)
+        self._say([rest] if rest else [], into)
+
+    def _say(self, lines: list[bytes], into: int) -> None:
+        with self._lock:
+            if into == 2:
+                self.last.extend(lines)
+            write(into, b"".join(lines))
+
+    def drain(self, until: float) -> None:
+        """Wait for its last words until that monotonic time: a process that it left may hold its pipes."""
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+
 def main(arguments: Sequence[str]) -> int:
     """Start them, wait for them, end like the first that failed."""
     # The keeper tells every process below it to end; this one waits for how they do.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    parent = os.getpid()
-
-    def bind_to_parent() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    running: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}
+    lock = threading.Lock()
+    ranks: dict[int, Rank] = {}
     for local_rank in range(int(arguments[0])):
-        environment = variables(os.environ, local_rank)
         try:
-            started = subprocess.Popen(arguments[1:], env=environment, preexec_fn=bind_to_parent)
+            rank = Rank(arguments[1:], local_rank, lock)
         except OSError as error:
-            print(f"{arguments[1]}: {error.strerror}", file=sys.stderr)
-            _end([process for _, process in running.values()])
+            write(2, f"{arguments[1]}: {error.strerror}\n".encode())
+            _end(list(ranks.values()))
             return 127
-        running[started.pid] = (local_rank, started)
-    while running:
+        ranks[rank.process.pid] = rank
+    running = dict(ranks)
+    code, first = 0, None
+    while running and not code:
         pid, status = os.wait()
-        if pid not in running:
-            continue
-        local_rank, process = running.pop(pid)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            _end([process for _, process in running.values()])
-            return _like(process.returncode)
-    return 0
+        first = running.pop(pid, None)
+        if first is not None:
+            code = first.process.returncode = os.waitstatus_to_exitcode(status)
+    _end(list(running.values()))
+    until = time.monotonic() + _DRAIN_S
+    for rank in ranks.values():
+        rank.drain(until)
+    if code and first is not None:
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        with lock:
+            write(2, f"local rank {first.local_rank} ended first, with {how}:\n".encode() + b"".join(first.last))
+    return _like(code)
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        process.terminate()
+def write(into: int, text: bytes) -> None:
+    """All of it, whatever the pipe takes at once."""
+    while text:
+        text = text[os.write(into, text) :]
+
+
+def _end(ranks: Sequence[Rank]) -> None:
+    for rank in ranks:
+        rank.process.terminate()
     deadline = time.monotonic() + _GRACE_S
-    for process in processes:
+    for rank in ranks:
         try:
-            process.wait(max(0.0, deadline - time.monotonic()))
+            rank.process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            rank.process.kill()
+            rank.process.wait()
 
 
 def _like(code: int) -> int:
@@ -104,4 +167,6 @@ def _like(code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    # Not sys.exit: a thread that still reads from what a user's process left behind must not delay the end.
+    os._exit(code)

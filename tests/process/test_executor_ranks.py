@@ -74,3 +74,27 @@ def _lives(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return False
+
+
+def test_lines_of_several_processes_do_not_mix() -> None:
+    script = "import os, sys\nfor n in range(200): sys.stdout.write('x' * 50); sys.stdout.write('\\n')"
+    done = run(4, script, PYTHONUNBUFFERED="1")
+    assert set(done.stdout.splitlines()) == {"x" * 50}
+    assert len(done.stdout.splitlines()) == 800
+
+
+def test_the_last_words_of_the_one_that_failed_come_last() -> None:
+    script = "import os, sys, time\nif os.environ['RANK'] == '2': raise ValueError('mine')\ntime.sleep(60)"
+    lines = run(3, script, RANK="1", LOCAL_RANK="0").stderr.splitlines()
+    assert "local rank 1 ended first, with exit code 1:" in lines
+    assert lines[-1] == "ValueError: mine"
+
+
+def test_a_grandchild_that_holds_the_pipes_does_not_delay_the_end() -> None:
+    script = "import subprocess, sys; subprocess.Popen(['sleep', '20'])"
+    command = ranks.argv(2, [sys.executable, "-c", script])
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        assert process.wait(15) == 0
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)

@@ -408,3 +408,14 @@ def test_processes_in_each_worker(ask: Ask, given: str, gpus: str, procs: int) -
 def test_a_number_of_processes_that_makes_no_sense_is_refused(ask: Ask, given: str) -> None:
     problems = ask.problems(flags={"roles.worker.procs_per_task": [given]})
     assert [problem.key for problem in problems] == ["roles.worker.procs_per_task"]
+
+
+def test_a_site_bounds_what_one_job_may_ask_for(ask: Ask) -> None:
+    asked = {"roles.worker.instances": ["8"], "roles.worker.gpus": ["4"], "roles.worker.memory": ["2g"]}
+    assert ask.job(flags=asked, sets=["limits.gpus=32", "limits.memory=16g", "limits.tasks=8"])
+    problems = ask.problems(flags=asked, sets=["limits.gpus=31", "limits.memory=15g", "limits.tasks=7"])
+    assert [problem.message for problem in problems] == [
+        "allows a job 7, and this one asks for 8.",
+        "allows a job 15g, and this one asks for 16g.",
+        "allows a job 31, and this one asks for 32.",
+    ]

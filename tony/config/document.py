@@ -48,7 +48,9 @@ def _members(members: list[Key]) -> Iterable[str]:
             yield f"# {key.flag}: {key.help}; {key.variable}"
             continue
         if parent != section and parent:
-            yield f"{parent}:"
+            # A section without any default would be a key without a value.
+            empty = all(key.default is None for key in members if key.name.startswith(parent + "."))
+            yield f"# {parent}:" if empty else f"{parent}:"
         section = parent
         indent = "  " if parent else ""
         text = f"{indent}{last}: {as_yaml(key.default)}"

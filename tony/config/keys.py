@@ -341,6 +341,10 @@ KEYS: tuple[Key, ...] = (
         group="site",
     ),
     Key("node_python", Kind.TEXT, "interpreter of the nodes for our own processes; default: as here", group="site"),
+    Key("limits.tasks", Kind.INTEGER, "most tasks that a job may have", low=1, high=MAX_TASKS, group="site"),
+    Key("limits.memory", Kind.SIZE, "most memory that the tasks of a job may have together", group="site"),
+    Key("limits.vcores", Kind.INTEGER, "most virtual cores of a job's tasks", low=1, high=10**7, group="site"),
+    Key("limits.gpus", Kind.INTEGER, "most GPUs of a job's tasks", low=0, high=10**7, group="site"),
     Key("fast_beat", Kind.SWITCH, "ask for containers twice a second instead of every 5 s", True, group="site"),
     # times
     Key(

@@ -12,7 +12,7 @@ from tony.config.keys import ROLE_KEYS
 from tony.config.layers import Given, Layer, Settings, default_of
 from tony.errors import Problem
 from tony.spec import Resources, RoleSpec
-from tony.units import parse_memory_mb
+from tony.units import format_memory, parse_memory_mb
 
 _ROLE_KEY = {key.name: key for key in ROLE_KEYS}
 _LIKE_WORKER = ("chief", "evaluator")
@@ -31,10 +31,26 @@ def roles_of(settings: Settings, framework: str) -> tuple[RoleSpec, ...]:
     _check_strangers(settings, defined)
     roles = tuple(_role(settings, name, shorthand, framework) for name in defined)
     _check_links(settings, roles)
+    _check_limits(settings, roles)
     total = sum(role.most for role in roles)
     if total > keys.MAX_TASKS:
         settings.problem("roles", f"make {total} tasks together; at most {keys.MAX_TASKS} are allowed.")
     return roles
+
+
+def _check_limits(settings: Settings, roles: tuple[RoleSpec, ...]) -> None:
+    """What a site allows one job to ask for, as the sum over its tasks (an elastic role at its largest)."""
+    sums = {
+        "tasks": sum(role.most for role in roles),
+        "memory": sum(role.most * role.resources.memory_mb for role in roles),
+        "vcores": sum(role.most * role.resources.vcores for role in roles),
+        "gpus": sum(role.most * role.resources.gpus for role in roles),
+    }
+    for name, asked in sums.items():
+        limit = settings.value(f"limits.{name}")
+        if limit is not None and asked > limit:
+            shown = [format_memory(amount) if name == "memory" else str(amount) for amount in (limit, asked)]
+            settings.problem(f"limits.{name}", f"allows a job {shown[0]}, and this one asks for {shown[1]}.")
 
 
 def _shorthand(settings: Settings) -> dict[str, dict[str, Given]]:
