@@ -2,8 +2,9 @@
 
 What Horovod's gloo writes: its own number in each of three *scopes* (``global``, ``local_<host>``,
 ``cross_<local rank>``) as ``<n>`` and ``rank_<n>``, and the same again for every set of processes, whose scope has
-a suffix. Nobody else is asked for anything: other scopes are refused, a key belongs to the rank that wrote it first,
-and when the next generation is released nothing of the one before is left, nor welcome.
+a suffix. Nobody else is asked for anything: other scopes are refused, a key belongs to the task that wrote it first,
+and when the next generation is released nothing of the one before is left, nor welcome. The processes of one
+task share its invitation.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from tony.spec import ClusterSpec, JobSpec, TaskId
 
 _INVITATION = re.compile(r"([0-9a-f]{1,8}-[0-9a-f]{8})\.([0-9]{1,6})\.([0-9a-f]{32})(?::[0-9]{1,5})?", re.ASCII)
 _KEY = re.compile(r"(rank_)?(0|[1-9][0-9]{0,5})", re.ASCII)
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,5}", re.ASCII)
 _SUFFIX = re.compile(r"[0-9a-f]{1,16}", re.ASCII)
 _SET = "_process_set_hash_"
 
 _KEYS_OF_ONE = 600
-"""Six for each set of processes; Horovod makes one of its own."""
+"""Of each process: six for each set of processes; Horovod makes one of its own."""
 _LEAST_VALUE_BYTES = 4096
 _BYTES_FOR_A_RANK = 256
 """A value holds an address of 136 bytes for each of the other ranks."""
@@ -42,11 +44,15 @@ class Denied(Exception):
 
 @dataclass(frozen=True)
 class Guest:
-    """Who asks, by its invitation, and for which key of its release."""
+    """Who asks, by its invitation, and for which key of its release; whether that is one of its own.
+
+    In a set of processes, whose numbers only its members know, that is everyone's who comes first.
+    """
 
     task: TaskId
     place: Place
     path: tuple[str, str]
+    may_write: bool
 
 
 class Rendezvous:
@@ -57,7 +63,8 @@ class Rendezvous:
         self._secret = secret.encode()
         self._cluster: ClusterSpec | None = None
         self._release = ""
-        self._guests: list[tuple[TaskId, Place]] = []
+        self._guests: dict[int, tuple[TaskId, Place]] = {}
+        self._size = 0
         self._values: dict[tuple[str, str], tuple[int, bytes]] = {}
         self._waiting: dict[tuple[str, str], list[Future[None]]] = {}
         self._count: Counter[int] = Counter()
@@ -66,12 +73,12 @@ class Rendezvous:
     @property
     def size(self) -> int:
         """How many ranks are invited."""
-        return len(self._guests)
+        return self._size
 
     @property
     def largest_value(self) -> int:
         """Bytes that one value may have."""
-        return max(_LEAST_VALUE_BYTES, _BYTES_FOR_A_RANK * self.size)
+        return max(_LEAST_VALUE_BYTES, _BYTES_FOR_A_RANK * self._size)
 
     def invite(self, task: TaskId, cluster: ClusterSpec) -> str:
         """What that task must show, for its part of the address; empty for a task without rank.
@@ -86,14 +93,14 @@ class Rendezvous:
         return f"{self._release}.{own.rank}.{self._mac(self._release, own.rank)}"
 
     def _open(self, cluster: ClusterSpec) -> None:
-        places = [(task, place(task, cluster, self._job)) for task in cluster.tasks]
-        guests = sorted(((task, own) for task, own in places if own is not None), key=lambda guest: guest[1].rank)
-        names = ",".join(str(task) for task, _ in guests)
+        guests = {own.rank: (task, own) for task in cluster.tasks if (own := place(task, cluster, self._job))}
+        names = ",".join(str(task) for task, _ in guests.values())
         release = f"{cluster.generation:x}-{zlib.crc32(names.encode()):08x}"
         self._cluster = cluster
         if release == self._release:
             return
         self._release, self._guests = release, guests
+        self._size = next((own.size for _, own in guests.values()), 0)
         self._values.clear()
         self._count.clear()
         self._bytes = 0
@@ -111,22 +118,18 @@ class Rendezvous:
         release, rank = match[1], int(match[2])
         if not hmac.compare_digest(match[3], self._mac(release, rank)):
             raise Denied(403, "a forged invitation")
-        if release != self._release or rank >= len(self._guests):
+        if release != self._release or rank not in self._guests:
             raise Denied(410, "an invitation of another generation")
         task, own = self._guests[rank]
         scope, key = parts[2], parts[3]
-        bases = {
-            "global": (own.rank, own.size),
-            f"local_{own.host}": (own.local_rank, own.local_size),
-            f"cross_{own.local_rank}": (own.cross_rank, own.cross_size),
-        }
         base, suffixed, suffix = scope.partition(_SET)
         number = _KEY.fullmatch(key)
-        if base not in bases or (suffixed and not _SUFFIX.fullmatch(suffix)) or number is None:
+        room = _room(base, own)
+        if room is None or (suffixed and not _SUFFIX.fullmatch(suffix)) or number is None:
             raise Denied(403, "not a key that gloo asks for")
-        if int(number[2]) >= bases[base][1]:
+        if int(number[2]) >= room[1]:
             raise Denied(403, "a rank that does not exist")
-        return Guest(task, own, (scope, key))
+        return Guest(task, own, (scope, key), may_write=bool(suffixed) or int(number[2]) in room[0])
 
     def get(self, guest: Guest) -> bytes | None:
         """The value, or None while there is none."""
@@ -153,14 +156,14 @@ class Rendezvous:
 
     def put(self, guest: Guest, value: bytes) -> None:
         """Keep the value. Raises Denied for the key of another rank, and where a bound is reached."""
-        scope, key = guest.path
         writer, before = self._values.get(guest.path, (guest.place.rank, None))
-        if writer != guest.place.rank or (_SET not in scope and not self._names(guest)):
+        if writer != guest.place.rank or not guest.may_write:
             raise Denied(409, "the key of another rank")
         if len(value) > self.largest_value:
             raise Denied(413, "too long")
         growth = len(value) - len(before or b"")
-        if (before is None and self._count[writer] >= _KEYS_OF_ONE) or self._bytes + growth > _BYTES_OF_ALL:
+        many = before is None and self._count[writer] >= _KEYS_OF_ONE * guest.place.processes
+        if many or self._bytes + growth > _BYTES_OF_ALL:
             raise Denied(507, "too much")
         self._count[writer] += before is None
         self._bytes += growth
@@ -177,12 +180,18 @@ class Rendezvous:
             self._count[guest.place.rank] -= 1
             self._bytes -= len(found[1])
 
-    def _names(self, guest: Guest) -> bool:
-        """Whether a key of a scope without suffix is that of the guest's own number in it."""
-        own, (scope, key) = guest.place, guest.path
-        numbers = {"global": own.rank, f"local_{own.host}": own.local_rank}
-        return int(key.removeprefix("rank_")) == numbers.get(scope, own.cross_rank)
-
     def _mac(self, release: str, rank: int) -> str:
         text = f"rendezvous {release} {rank}".encode()
         return hmac.new(self._secret, text, hashlib.sha256).hexdigest()[:32]
+
+
+def _room(scope: str, own: Place) -> tuple[range, int] | None:
+    """The numbers of the task's processes in a scope, and how many there are in all; None where it is not one."""
+    if scope == "global":
+        return range(own.rank, own.rank + own.processes), own.size
+    if scope == f"local_{own.host}":
+        return range(own.processes), own.processes
+    local_rank = scope.removeprefix("cross_")
+    if scope.startswith("cross_") and _NUMBER.fullmatch(local_rank) and int(local_rank) < own.processes:
+        return range(own.cross_rank, own.cross_rank + 1), own.cross_size
+    return None

@@ -110,10 +110,8 @@ def main():
     if (copies != copies[0]).any():
         sys.exit("the ranks ended with different weights")
     if lines := report(optimizer.tony_gradients.exchange) if hvd.size() > 1 else []:
-        sent, ring = (
-            sum(line.bytes_per_step for line in lines),
-            sum(line.bytes_per_step * line.ratio for line in lines),
-        )
+        sent = sum(line.bytes_per_step for line in lines)
+        ring = sum(line.bytes_per_step * line.ratio for line in lines)
         print(f"bytes={sent:.0f} a step and rank; as float32 {ring:.0f}, {ring / sent:.1f} times as many", flush=True)
     accuracy = float((np.argmax(model.predict_on_batch(test_x), axis=1) == test_y).mean())
     print(f"accuracy={accuracy:.3f}", flush=True)

@@ -129,9 +129,18 @@ def test_a_horovod_job_may_choose_how_long_ranks_wait_for_each_other() -> None:
 
 
 def test_several_horovod_processes_of_a_task_share_its_host() -> None:
-    job = job_of("horovod", worker=3)
+    job = JobSpec("a job", (RoleSpec("worker", ("train.py",), 3, procs_per_task=4),), "horovod")
     cluster = ClusterSpec(1, {one: Endpoint("n1", 4000) for one in job.tasks()})
-    assert place(TaskId("worker", 1), cluster, job, process=3, processes=4) == Place(7, 12, 3, 4, 1, 3, "worker-1")
+    assert place(TaskId("worker", 1), cluster, job) == Place(4, 12, 4, 1, 3, "worker-1")
+    found = own_environment(job, "worker:2", MEETING)
+    names = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE")
+    assert [found[f"HOROVOD_{name}"] for name in names] == ["8", "12", "0", "4", "2", "3"]
+
+
+def test_all_tasks_of_horovod_have_as_many_processes() -> None:
+    roles = (RoleSpec("chief", ("train.py",)), RoleSpec("worker", ("train.py",), 2, procs_per_task=2))
+    problems = framework("horovod").check(JobSpec("a job", roles, "horovod"))
+    assert [problem.key for problem in problems] == ["roles.worker.procs_per_task"]
 
 
 def test_a_horovod_rank_cannot_be_restarted_alone() -> None:

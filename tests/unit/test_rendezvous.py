@@ -23,8 +23,8 @@ def cluster(generation: int = 1) -> ClusterSpec:
 class Room:
     """A rendezvous with its three ranks; `put(1, "global/1")` is rank 1 writing."""
 
-    def __init__(self) -> None:
-        self.store = Rendezvous(JOB, "secret")
+    def __init__(self, job: JobSpec = JOB) -> None:
+        self.store = Rendezvous(job, "secret")
         self.invite(cluster())
 
     def invite(self, spec: ClusterSpec) -> None:
@@ -179,3 +179,17 @@ def test_nobody_waits_for_what_gloo_asks_only_once(room: Room) -> None:
         assert room.store.arrival(guest, asyncio.get_running_loop().create_future()) is None
 
     asyncio.run(ask())
+
+
+def test_the_processes_of_a_task_share_its_invitation() -> None:
+    room = Room(JobSpec("a job", (replace(JOB.role("worker"), procs_per_task=2),), "horovod"))
+    for key in ("global/2", "global/3", "local_worker-1/0", "local_worker-1/1", "cross_0/1", "cross_1/1"):
+        room.put(1, key)
+    for key in ("global/1", "global/4", "cross_1/0"):
+        with pytest.raises(Denied) as denied:
+            room.put(1, key)
+        assert denied.value.status == 409
+    for key in ("global/6", "local_worker-1/2", "cross_2/0", "cross_1/3"):
+        with pytest.raises(Denied) as denied:
+            room.put(1, key)
+        assert denied.value.status == 403

@@ -20,30 +20,28 @@ _TIMEOUT_S = "120"
 
 @dataclass(frozen=True)
 class Place:
-    """Where one process stands among all of them; `host` is a name for its task that no other task has."""
+    """Where a task stands: its processes have the ranks from `rank` on; `host` is a name that no other task has."""
 
     rank: int
     size: int
-    local_rank: int
-    local_size: int
+    processes: int
     cross_rank: int
     cross_size: int
     host: str
 
 
-def place(task: TaskId, cluster: ClusterSpec, job: JobSpec, process: int = 0, processes: int = 1) -> Place | None:
-    """The place of the `process`-th of `processes` processes of that task; None for a task without rank."""
+def place(task: TaskId, cluster: ClusterSpec, job: JobSpec) -> Place | None:
+    """The place of that task; None for a task without rank."""
     layout = Layout.of(cluster, job)
     rank = layout.rank(task)
     if rank < 0:
         return None
     return Place(
-        rank=rank * processes + process,
-        size=layout.world_size * processes,
-        local_rank=process,
-        local_size=processes,
-        cross_rank=rank,
-        cross_size=layout.world_size,
+        rank=rank,
+        size=layout.world_size,
+        processes=job.role(task.role).procs_per_task,
+        cross_rank=layout.groups[task],
+        cross_size=len(layout.groups),
         host=f"{task.role}-{task.index}",
     )
 
@@ -56,9 +54,21 @@ class Horovod(Framework):
     rendezvous = True
 
     def check(self, job: JobSpec) -> list[Problem]:
-        """Somebody must have a rank, and one rank cannot come back to the others alone."""
+        """Somebody must have a rank, all tasks as many, and one rank cannot come back to the others alone."""
         problems = []
-        if not any(role.tracked and role.instances and role.name not in AUXILIARY for role in job.roles):
+        training = [role for role in job.roles if role.tracked and role.instances and role.name not in AUXILIARY]
+        other = next((role for role in training if role.procs_per_task != training[0].procs_per_task), None)
+        if other is not None:
+            problems.append(
+                Problem(
+                    key=f"roles.{other.name}.procs_per_task",
+                    value=str(other.procs_per_task),
+                    message=f"Horovod needs as many processes in each task; {training[0].name} has "
+                    f"{training[0].procs_per_task}.",
+                    hint="Give all roles the same number.",
+                )
+            )
+        if not training:
             problems.append(
                 Problem(
                     key="roles",
@@ -83,7 +93,8 @@ class Horovod(Framework):
     ) -> dict[str, str]:
         """Rank, sizes and the rendezvous; nothing for a task without rank, or where there is no rendezvous.
 
-        The controller and CPU operations are named for builds that have MPI, too.
+        The ranks are those of the task's first process; whoever starts the others counts on. The controller and CPU
+        operations are named for builds that have MPI, too.
         """
         own = place(task, cluster, job)
         if own is None or not extra.get("rendezvous_address"):
@@ -93,8 +104,8 @@ class Horovod(Framework):
             "HOROVOD_GLOO_RENDEZVOUS_PORT": extra["rendezvous_port"],
             "HOROVOD_RANK": str(own.rank),
             "HOROVOD_SIZE": str(own.size),
-            "HOROVOD_LOCAL_RANK": str(own.local_rank),
-            "HOROVOD_LOCAL_SIZE": str(own.local_size),
+            "HOROVOD_LOCAL_RANK": "0",
+            "HOROVOD_LOCAL_SIZE": str(own.processes),
             "HOROVOD_CROSS_RANK": str(own.cross_rank),
             "HOROVOD_CROSS_SIZE": str(own.cross_size),
             "HOROVOD_HOSTNAME": own.host,
