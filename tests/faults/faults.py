@@ -7,6 +7,7 @@ connections.
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 from tests.faults import actions as do
 from tests.faults.fault import LOCAL, LONG, NEVER, ONCE, SHORT, UNHURT, YARN, Fault, again, failed, refused, trouble
@@ -17,6 +18,7 @@ CANCELLED = Expected("KILLED", "CANCELLED", 130)
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
 GONE = r"(executor's process|container).*(SIGKILL|137)"
 """How an executor that was killed is told, on this machine and by YARN."""
+HUNG = "none has reported|has reported, written or computed|no sign of progress"
 SILENT = r"no sign of life for \d+"
 
 
@@ -298,6 +300,27 @@ FAULTS: tuple[Fault, ...] = (
         "port taken",
         again("PORT_CLASH", message="Address already in use"),
         arguments=trouble("port", *ONCE, "--at", "1"),
+    ),
+    Fault(
+        30,
+        "a rank hangs, the others wait for it",
+        replace(failed("HUNG", 106, HUNG), evidence="train.py.*trouble", warned="HUNG"),
+        arguments=trouble("hang"),
+        flags=("--hang-timeout", "5s", "--on-hang", "kill", *SHORT),
+    ),
+    Fault(
+        30,
+        "a rank hangs once",
+        replace(again("HUNG", message=HUNG), warned="HUNG"),
+        arguments=trouble("hang", *ONCE),
+        flags=("--hang-timeout", "5s", "--on-hang", "restart", *SHORT),
+    ),
+    Fault(
+        30,
+        "user process frozen for ever",
+        replace(again("HUNG", 15.0, 20.0, "is stopped"), warned="HUNG"),
+        do.freeze("user", 60.0),
+        flags=("--hang-timeout", "5s", "--on-hang", "restart", *SHORT),
     ),
     Fault(
         31,

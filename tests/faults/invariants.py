@@ -33,6 +33,10 @@ class Expected:
     cause: str = ""
     root: str = "victim"
     message: str = ""
+    evidence: str = ""
+    """Searched for in the lines that the job's first failure shows."""
+    warned: str = ""
+    """What a warning has to be about."""
     generations: int | None = None
     detect_s: float | None = None
     recover_s: float | None = None
@@ -93,6 +97,11 @@ def inspect(scene: Scene, expected: Expected, code: int | None, document: dict[s
     told = "\n".join([*own, failure.message if failure else "", outcome.message])
     if expected.message and not re.search(expected.message, told):
         found.append(f"nothing says /{expected.message}/: {outcome.message[:200]}")
+    if expected.evidence and not re.search(expected.evidence, "\n".join(failure.tail if failure else ())):
+        found.append(f"the first failure does not show /{expected.evidence}/")
+    warnings = [e for e in scene.events if e.kind.value == "WARNING"]
+    if expected.warned and not any(e.fields.get("reason") == expected.warned for e in warnings):
+        found.append(f"nobody warned of {expected.warned}")
     text_right = len(found) == before if expected.cause or expected.message else None
     generations = outcome.verdict.generations if outcome.verdict else None
     if expected.generations is not None and generations != expected.generations:
