@@ -214,6 +214,19 @@ SUBMITTED = f"Application {ID} submitted by user ada"
             PackagingError,
             "The DiskSpace quota of /user/ada is exceeded",
         ),
+        (
+            "The DiskSpace quota of /user/ada is exceeded: quota = 1048576 B = 1 MB but diskspace consumed = 152.04 MB\n"
+            "\tat java.base/java.security.AccessController.doPrivileged(AccessController.java:712) "
+            "at java.base/javax.security.auth.Subject.doAs(Subject.java:439)",
+            PackagingError,
+            "quota = 1048576 B = 1 MB but diskspace consumed = 152.04 MB",
+        ),
+        (
+            "The DiskSpace quota of /user/ada is exceeded at java.base/java.security.AccessController.doPrivileged(Native "
+            "Method)",
+            PackagingError,
+            "could not submit the application: The DiskSpace quota of /user/ada is exceeded",
+        ),
         ("Resource 'yarn.io/gpu' is not defined in your cluster's configuration", Refused, "yarn.io/gpu"),
         ("java.lang.NullPointerException", TonyError, "NullPointerException"),
         ("", TonyError, "no reason was given"),

@@ -12,6 +12,8 @@ _PREFIX = re.compile(r"^Failed to [\w ]+, exception:\s*", re.IGNORECASE)
 _SUBMIT = re.compile(r"^Failed to submit application_\w+ to YARN\s*:\s*")
 _TWICE = re.compile(r"^(.{10,300}?)\1")
 _FRAME = re.compile(r"^\s*(at [\w.$]+\(|\.\.\. \d+ more|Caused by:)")
+# A remote exception brings the frames of the other side on its own line.
+_INNER_FRAMES = re.compile(r"(\s+at [\w.$/]+\([\w .$]*(:\d+)?\))+")
 
 _REFUSED = (
     ("unknown queue", "queue"),
@@ -50,7 +52,8 @@ _SILENT = (
 
 def sentence(text: str) -> str:
     """The first thing that was said, in one line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not _FRAME.match(line)]
+    lines = [line.strip() for line in _INNER_FRAMES.sub("", text).splitlines() if line.strip()]
+    lines = [line for line in lines if not _FRAME.match(line)]
     said = _PREFIX.sub("", " ".join(lines))
     said = re.sub(r"\s+", " ", _CLASS.sub("", said)).strip()
     # The resource manager says who submitted, and then says it again with the reason.
@@ -61,6 +64,8 @@ def sentence(text: str) -> str:
 def refusal(text: str, doing: str) -> TonyError:
     """The error of ours for a Java exception's text; `doing` completes "could not …"."""
     said = sentence(text) or "no reason was given"
+    # Frames hold names such as AccessController, which say nothing.
+    text = _INNER_FRAMES.sub("", text)
     message = f"could not {doing}: {said}"
     if _says(text, _TICKET):
         return Unreachable(message, "Get a Kerberos ticket with kinit and try again.")
