@@ -215,14 +215,14 @@ SUBMITTED = f"Application {ID} submitted by user ada"
             "The DiskSpace quota of /user/ada is exceeded",
         ),
         (
-            "The DiskSpace quota of /user/ada is exceeded: quota = 1048576 B = 1 MB but diskspace consumed = 152.04 MB\n"
+            "The DiskSpace quota of /user/ada is exceeded: quota = 1 MB but diskspace consumed = 152.04 MB\n"
             "\tat java.base/java.security.AccessController.doPrivileged(AccessController.java:712) "
             "at java.base/javax.security.auth.Subject.doAs(Subject.java:439)",
             PackagingError,
-            "quota = 1048576 B = 1 MB but diskspace consumed = 152.04 MB",
+            "quota = 1 MB but diskspace consumed = 152.04 MB",
         ),
         (
-            "The DiskSpace quota of /user/ada is exceeded at java.base/java.security.AccessController.doPrivileged(Native "
+            "The DiskSpace quota of /user/ada is exceeded at java.base/java.security.AccessController.doX(Native "
             "Method)",
             PackagingError,
             "could not submit the application: The DiskSpace quota of /user/ada is exceeded",
