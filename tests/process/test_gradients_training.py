@@ -48,6 +48,12 @@ def test_training_with_codes_ends_like_training_with_floats(task: Task, exact: O
     assert outcome.loss < 1.15 * exact.loss
 
 
+def test_few_elements_end_like_floats_with_sixty_times_fewer_bytes(task: Task, exact: Outcome) -> None:
+    outcome = train(task, MODES["sparse 3 %"], 0)
+    assert outcome.score > exact.score - 1.5
+    assert outcome.fewer > 60
+
+
 def test_without_the_owners_residual_two_bits_end_worse(task: Task, exact: Outcome) -> None:
     outcome = train(task, MODES["ablation: 2 bit, no owner residual"], 0)
     assert outcome.loss > 1.3 * exact.loss

@@ -76,7 +76,7 @@ def lay_out(
 ) -> Layout:
     """Place the tensors. `exempt`: regular expressions searched in names; `bucket_bytes`: of float32.
 
-    A tensor larger than a bucket has one of its own.
+    A tensor larger than a bucket has one of its own. With `exempt_below` 0 only those named are exempt.
     """
     patterns = [re.compile(pattern) for pattern in exempt]
     limit = max(BLOCK, bucket_bytes // 4)
@@ -86,7 +86,7 @@ def lay_out(
     for index in reversed(range(len(tensors))):
         tensor = tensors[index]
         if (
-            len(tensor.shape) < 2
+            (len(tensor.shape) < 2 and exempt_below > 0)
             or tensor.size < exempt_below
             or any(pattern.search(tensor.name) for pattern in patterns)
         ):

@@ -22,6 +22,7 @@ from tony.gradients.errors import BadGradient, GradientError, ResidualMismatch
 from tony.gradients.feedback import Feedback
 from tony.gradients.parts import UP, CodedPart, Part, PlainPart
 from tony.gradients.quantizer import BLOCK, Bytes, Floats, Scheme, aligned
+from tony.gradients.sparse import SPARSE_BITS, Sparse, SparsePart
 from tony.gradients.transport import AveragesFloats, Transport
 from tony.gradients.whole import (
     HALF_BITS,
@@ -48,7 +49,8 @@ class Settings:
 
     `down`: the codes of the second phase, by default those of the first. `server_feedback` False leaves out
     the owner's residual, which costs accuracy; it exists to show that. `ways`: the bits among which an
-    AutoExchange chooses, 32 for float32 and 16 for float16; it begins with `up`.
+    AutoExchange chooses, 32 for float32 and 16 for float16; it begins with `up`. `sparse`: send few elements
+    instead of `up`'s codes, which then do not matter.
     """
 
     up: Scheme | None = Scheme(4)
@@ -60,6 +62,7 @@ class Settings:
     exempt_below: int = 1024
     bucket_bytes: int = 16 << 20
     ways: tuple[int, ...] = ()
+    sparse: Sparse | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,9 @@ class Exchange:
         self.layout: Layout | None = None
         self.parts: list[CodedPart] = []
         self.bits = self.settings.up.bits if self.settings.up else WHOLE_BITS
-        """As what gradients travel: 2, 4 or 8 bit codes, or floats of 16 or 32 bits."""
+        if self.settings.sparse:
+            self.bits = SPARSE_BITS
+        """As what gradients travel: 2, 4 or 8 bit codes, or floats of 16 or 32 bits; 1 for few elements."""
         self.floats = isinstance(transport, AveragesFloats) and transport.size <= MOST_RANKS
         """Whether the transport averages floats by itself."""
         self._codec = codec or choose()
@@ -214,7 +219,7 @@ class Exchange:
     def _agree_on_codes(self) -> None:
         """Give all buckets the codes of the way that gradients travel now."""
         asked = self.settings.up
-        if asked is None or self.bits >= HALF_BITS:
+        if asked is None or self.bits >= HALF_BITS or self.settings.sparse:
             return
         up = Scheme(self.bits, asked.rounding, asked.norm)
         for part in self.parts:
@@ -242,15 +247,18 @@ class Exchange:
         sent = sum(lengths) - lengths[rank]
         if header and not agrees(header, received):
             raise explain(transport, agreement)
-        starts = len(header)
+        start = len(header)
         for part in parts:
-            end = starts + part.up_bytes(rank)
-            part.read_up([piece[starts:end] for piece in received])
-            starts = end
+            last = part is parts[-1]
+            end = start + (0 if last else part.up_bytes(rank))
+            part.read_up([piece[start:] if last else piece[start:end] for piece in received])
+            start = end
         if all(part.direct for part in parts):
             return sent
-        downs = [sum(part.down_bytes(owner) for part in parts) for owner in range(size)]
-        length = downs[rank]
+        length = sum(part.down_bytes(rank) for part in parts)
+        downs = None
+        if all(part.fixed for part in parts):
+            downs = [sum(part.down_bytes(owner) for part in parts) for owner in range(size)]
         message = self._buffer(length)
         start = 0
         for part in parts:
@@ -261,8 +269,9 @@ class Exchange:
         for owner, piece in enumerate(received):
             start = 0
             for part in parts:
-                end = start + part.down_bytes(owner)
-                part.read_down(owner, piece[start:end])
+                last = part is parts[-1]
+                end = start + (0 if last else part.down_bytes(owner))
+                part.read_down(owner, piece[start:] if last else piece[start:end])
                 start = end
         return sent + length * (size - 1)
 
@@ -318,7 +327,7 @@ class Exchange:
         for index, elements in enumerate(layout.bucket_elements):
             assert up is not None
             bounds = [BLOCK * block for block in chunk_bounds(elements // BLOCK, size)]
-            part = CodedPart(
+            arguments = (
                 index,
                 bounds,
                 self.transport.rank,
@@ -329,7 +338,8 @@ class Exchange:
                 settings.server_feedback,
                 self._vector[self._starts[index] : self._starts[index + 1]],
             )
-            self.parts.append(part)
+            sparse = settings.sparse
+            self.parts.append(SparsePart(sparse.elements, *arguments) if sparse else CodedPart(*arguments))
         self._agree_on_codes()
         self._exempt = self._vector[MARK_ELEMENTS : self._starts[0]]
         self._exempt_average = np.zeros(layout.exempt_elements, np.float32)

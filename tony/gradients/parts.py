@@ -33,6 +33,8 @@ class Part(Protocol):
     """One part of the messages of one round."""
 
     direct: bool
+    fixed: bool
+    """Whether all ranks know the lengths of all messages. Of a round only the last part may be without."""
     finite: bool
     """After the round: whether every rank's values were finite. The same on all ranks."""
 
@@ -50,6 +52,8 @@ class PlainPart:
     `bounds`: element index where each rank's chunk begins, and the end. `carry`: what the owner adds to its
     chunk's average.
     """
+
+    fixed = True
 
     def __init__(
         self, values: Floats, average: Floats, bounds: Sequence[int], rank: int, carry: Floats | None = None
@@ -102,6 +106,8 @@ class CodedPart:
 
     A step writes new residuals beside the old ones; only `commit` makes them valid.
     """
+
+    fixed = True
 
     def __init__(
         self,
@@ -213,6 +219,11 @@ class CodedPart:
         if (up, down) != self.schemes:
             self.schemes = (up, down)
             self.coefficients = (Coefficients(up, self._feedback), Coefficients(down, self._feedback))
+
+    def bytes_of(self, blocks: int) -> tuple[float, float]:
+        """Bytes of so many of its blocks up to all owners, and down to one rank."""
+        up, down = (scheme.message_bytes(blocks) for scheme in self.schemes)
+        return up, 0 if self.direct else down
 
     def flush_part(self) -> PlainPart:
         """The bucket with everything it owes, as floats; after it both residuals are to be cleared."""

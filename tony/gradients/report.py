@@ -54,15 +54,15 @@ def report(exchange: Exchange) -> list[TensorReport]:
         part = exchange.parts[place.bucket]
         blocks = blocks_of(tensor.size)
         first = place.offset // BLOCK
-        up, down = (scheme.message_bytes(blocks) for scheme in part.schemes)
-        sent = float(up) if part.direct else (size - 1) / size * (up + down)
+        up, down = part.bytes_of(blocks)
+        sent = up if part.direct else (size - 1) / size * (up + down)
         owed = part.residuals[UP][place.offset : place.offset + tensor.size]
         gamma = measured_gamma(part.units[first : first + blocks], part.stats[UP][first : first + blocks])
         lines.append(
             TensorReport(
                 tensor.name,
                 tensor.size,
-                part.schemes[UP].bits,
+                exchange.bits,
                 sent,
                 ring / sent if sent else 1.0,
                 gamma,

@@ -11,8 +11,9 @@ from tony.gradients.errors import BadSetting
 from tony.gradients.exchange import Settings
 from tony.gradients.feedback import Feedback
 from tony.gradients.quantizer import LEVELS, Norm, Rounding, Scheme
+from tony.gradients.sparse import Sparse
 
-Mode: TypeAlias = Literal["nearest", "stochastic", "paper"]
+Mode: TypeAlias = Literal["nearest", "stochastic", "paper", "sparse"]
 
 VARIABLE = "TONY_QUANTIZE"
 """Counts where the script does not give `bits`."""
@@ -24,6 +25,7 @@ _MODES: dict[str, tuple[Rounding, Norm]] = {
     "nearest": ("nearest", "max"),
     "stochastic": ("stochastic", "max"),
     "paper": ("stochastic", "l2"),
+    "sparse": ("nearest", "max"),
 }
 
 
@@ -36,15 +38,22 @@ def settings_for(
     beta: float = 1.0,
     seed: int = 0,
     bucket_bytes: int = 16 << 20,
+    density: float = 0.03,
 ) -> Settings:
     """The settings. `bits`: 2, 4, 8, "auto", "none" (float32), or None: as the job was submitted, else "auto".
 
     `down_bits`: bits of the second phase, if not the same. The mode "paper" has one lossy phase, as published:
     its second phase has 8 bits, rounded to nearest. `exempt`: regular expressions, searched in the names
-    of tensors that are to travel as float32. Raises BadSetting.
+    of tensors that are to travel as float32. The mode "sparse" has no bits, and sends of all tensors the `density`
+    largest elements. Raises BadSetting.
     """
     if mode not in _MODES:
         raise BadSetting(f"mode={mode!r} is not possible", f"use one of {', '.join(sorted(_MODES))}")
+    if mode == "sparse":
+        if bits is not None or down_bits is not None or alpha is not None or beta != 1.0:
+            raise BadSetting("the mode 'sparse' takes no bits, alpha or beta", "give density, or another mode")
+        few = Sparse(density)
+        return Settings(seed=seed, exempt=tuple(exempt), exempt_below=0, bucket_bytes=bucket_bytes, sparse=few)
     rounding, norm = _MODES[mode]
     chosen = _from_job() if bits is None else bits
     ways = WAYS if chosen == AUTO else ()
