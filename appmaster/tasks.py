@@ -49,6 +49,8 @@ class TaskRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     progress: dict[str, float] = field(default_factory=dict)
     gpus: tuple[str, ...] = ()
+    warning: str = ""
+    """What is wrong with it although it runs."""
     story: list[str] = field(default_factory=list)
 
     @property
@@ -108,11 +110,12 @@ class TaskRecord:
         self.connected = self.stop_asked = False
         self.asked_at = self.held_at = self.heard_at = None
         self.ended_at = self.user_stop_deadline = None
-        self.metrics, self.gpus = {}, ()
+        self.metrics, self.gpus, self.warning = {}, (), ""
 
     def next_generation(self) -> None:
         """Forget what the user process of the generation before did."""
         self.ports = self.report = self.failure = None
+        self.warning = ""
 
     def snapshot(self, now: float) -> TaskSnapshot:
         """A row of ``tony status``."""
@@ -134,4 +137,5 @@ class TaskRecord:
             gpus=self.gpus,
             metrics=dict(self.metrics),
             progress=dict(self.progress),
+            warning=self.warning if self.state is TaskState.RUNNING else "",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 
 from appmaster import commands as do
@@ -11,6 +12,7 @@ from appmaster.attendance import Attendance
 from appmaster.early import early_exit
 from appmaster.hang import Hang, find_hang
 from appmaster.pulse import Pulse
+from appmaster.straggler import Medians, Pace, medians
 from appmaster.tasks import TaskRecord
 from tony.events import EventKind, Warned
 from tony.snapshot import Failure
@@ -27,6 +29,8 @@ class Watching(Attendance):
         super().__init__(job, now, wall)
         self._pulses: dict[TaskId, Pulse] = {}
         self._ended_at: dict[TaskId, float] = {}
+        self._paces: dict[TaskId, Pace] = {}
+        self._medians: Medians = {}
         self._hang: Hang | None = None
         self._watched_generation = 0
         self._look_at = now
@@ -42,8 +46,26 @@ class Watching(Attendance):
     def _on_beaten(self, fact: on.Beaten) -> None:
         super()._on_beaten(fact)
         pulse = self._pulses.get(fact.identity.task)
-        if pulse is not None and self.current(fact.identity) is not None:
-            pulse.beat(fact.metrics, fact.progress, self._now)
+        if pulse is None or self.current(fact.identity) is None:
+            return
+        if pulse.beat(fact.metrics, fact.progress, self._now):
+            self._watch_pace(fact.identity.task, fact.progress)
+
+    def _watch_pace(self, task: TaskId, progress: Mapping[str, float]) -> None:
+        pace = self._paces.setdefault(task, Pace())
+        median_s = self._medians.get((task.role, pace.own)) if pace.report(progress, self._now) else None
+        if median_s is None:
+            return
+        record, slow = self.tasks[task], pace.compare(median_s, self._now)
+        if slow:
+            record.warning = (
+                f"{task} on {record.host} takes {pace.step_s / median_s:.1f} times as long for a step as its peers"
+                f" ({pace.step_s:.3g} s, median {median_s:.3g} s)"
+            )
+            self._event(EventKind.WARNING, record.warning, task, reason=Warned.STRAGGLER.value, host=record.host)
+        elif slow is False:
+            record.warning = ""
+            self._event(EventKind.NOTE, f"{task} keeps pace again", task)
 
     def _nobody_listened(self, seconds: float) -> None:
         for pulse in self._pulses.values():
@@ -56,6 +78,7 @@ class Watching(Attendance):
         self._look_at = self._now + _LOOK_S
         gang = self._gang()
         self._follow(gang)
+        self._medians = medians(self._paces)
         if self.state is JobState.RUNNING:
             failure = early_exit(self.job, gang, self._pulses, self._ended_at, self._now)
             if failure is not None:
@@ -71,6 +94,7 @@ class Watching(Attendance):
         elif hang is not None and found is None:
             # Another limit may have been passed meanwhile; only signs of progress end a hang.
             self._event(EventKind.NOTE, "the job makes progress again", hang.task)
+            self.tasks[hang.task].warning = ""
             self._hang = None
         elif hang is not None and not hang.decided and hang.ready(self._now):
             hang.decided = True
@@ -82,6 +106,7 @@ class Watching(Attendance):
         present = [record for record in gang if record.connected and record.state is TaskState.RUNNING]
         hang.asked = frozenset(record.task for record in present)
         self._hang = hang
+        self.tasks[hang.task].warning = hang.message
         text = f"{hang.message}. The stacks of all tasks go into their logs, among standard error"
         self._event(EventKind.WARNING, text, hang.task, reason=Warned.HUNG.value, host=self.tasks[hang.task].host)
         self._out.extend(do.SayDumpStacks(record.identity) for record in present)
@@ -95,6 +120,7 @@ class Watching(Attendance):
         if self.generation != self._watched_generation:
             self._watched_generation = self.generation
             self._hang = None
+            self._paces.clear()
             self._pulses.clear()
             self._ended_at.clear()
         for record in gang:
@@ -103,5 +129,6 @@ class Watching(Attendance):
                     self._pulses[record.task] = Pulse(self._now)
                 continue
             self._pulses.pop(record.task, None)
+            self._paces.pop(record.task, None)
             if record.state is TaskState.SUCCEEDED:
                 self._ended_at.setdefault(record.task, self._now)

@@ -54,8 +54,9 @@ class Context:
     def report(self, **numbers: float) -> None:
         """Tell the newest value of some quantities, as ``report(step=10, loss=0.3)``.
 
-        Shown by ``tony status``, kept in the history; `step` is progress. Never blocks, never raises: a value that
-        is not a number, or one too many, is left out.
+        Shown by ``tony status``, kept in the history; `step` is progress; `step_s` is what this rank itself needed
+        for a step, without waiting for others, and lets tony name slow nodes. Never blocks, never raises: a value
+        that is not a number, or one too many, is left out.
         """
         if self._channel is not None:
             self._channel.send(numbers)

@@ -37,6 +37,8 @@ class Warned(str, Enum):
 
     HUNG = "HUNG"
     """No progress for longer than ``hang_timeout``."""
+    STRAGGLER = "STRAGGLER"
+    """A task is slower than its peers, for a minute and more."""
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class TaskSnapshot:
     gpus: tuple[str, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     progress: Mapping[str, float] = field(default_factory=dict)
+    warning: str = ""
 
 
 @dataclass(frozen=True)

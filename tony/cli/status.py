@@ -18,6 +18,7 @@ from tony.units import format_duration, format_memory
 
 SCHEMA = "tony.status/1"
 _WATCH_S = 1.0
+_MOST_WARNINGS = 8
 _COLOURS = {JobState.SUCCEEDED: "green", JobState.FAILED: "red", JobState.KILLED: "yellow"}
 _HEADS = ("TASK", "STATE", "HOST", "CONTAINER", "TRY", "AGE", "BEAT", "STEP", "MEMORY", "GPU", "EXIT")
 
@@ -78,6 +79,7 @@ def status_lines(output: Output, snapshot: JobSnapshot) -> list[str]:
     for excluded in snapshot.excluded_nodes:
         left = format_duration(max(0.0, excluded.until - snapshot.now))
         lines.append(safe(f"keeps away from {excluded.node} for {left}: {excluded.why}"))
+    lines += [f"warning: {safe(task.warning)}" for task in snapshot.tasks if task.warning][:_MOST_WARNINGS]
     lines += [f"{safe(kind)}  {safe(url)}" for kind, url in sorted(snapshot.urls.items())]
     if snapshot.tasks:
         width = output.width if output.out.isatty() else 120
