@@ -26,6 +26,7 @@ from appmaster.meeting import Meeting
 from appmaster.rendezvous import Rendezvous
 from appmaster.resume import KeptState, next_attempt, same_attempt
 from appmaster.service import Service
+from appmaster.store import StoreThread
 from tony.clock import SystemClock
 from tony.containers import AppState, ContainerBackend, Identity
 from tony.errors import TonyError
@@ -45,6 +46,8 @@ SECRETS_FILE = "tony-secrets.json"
 _PORT_FILE = "am-port"
 _MEETING_PORT_FILE = "rendezvous-port"
 _STOP_S = 0.3
+_FOLDER_S = 15.0
+_PAUSE_S = 5.0
 
 
 def main() -> int:
@@ -60,7 +63,7 @@ def main() -> int:
 
 async def _run(here: Path, environment: AppMasterEnvironment, record: JobRecord, secrets: JobSecrets) -> int:
     storage = Storage(record.storage, record.user)
-    folder = JobFolder(storage, environment.application_id, here)
+    folder = JobFolder(storage, environment.application_id, here, environment.log_folder or here)
     with contextlib.closing(_backend(here, environment, record)) as backend, contextlib.closing(storage):
         kept, settled = await _what_was_before(folder, environment.attempt)
         if settled is not None:
@@ -69,7 +72,9 @@ async def _run(here: Path, environment: AppMasterEnvironment, record: JobRecord,
             return 0
         machine = _machine(kept, environment, record)
         clock = SystemClock()
-        history = History(folder.write_events, environment.attempt, kept.last_event if kept else 0)
+        history = History(
+            folder.write_events, environment.attempt, kept.last_event if kept else 0, rescue=folder.rescue
+        )
         credentials = Credentials(
             (here / environment.certificate).read_text(), (here / environment.private_key).read_text()
         )
@@ -100,14 +105,15 @@ async def _run(here: Path, environment: AppMasterEnvironment, record: JobRecord,
         address.append(f"{environment.host}:{port}")
         _log.info("%s listens on %s", environment.application_id, address[0])
         making = asyncio.create_task(
-            asyncio.to_thread(_make_folder, folder, record, secrets, environment.host, port, environment.attempt)
+            _make_folder(folder, record, secrets, environment.host, port, environment.attempt)
         )
         if kept is not None and kept.attempt == environment.attempt:
             loop.resume()
         else:
             loop.feed(on.Begin())
         verdict = await loop.run()
-        await making
+        await asyncio.wait([making], timeout=_FOLDER_S)
+        making.cancel()
         await loop.report(verdict)
         if service.meeting is not None:
             await service.meeting.close()
@@ -138,7 +144,8 @@ async def _what_was_before(folder: JobFolder, attempt: int) -> tuple[KeptState |
         kept = await asyncio.to_thread(folder.last_state)
         if kept is not None and kept.verdict is not None:
             # The attempt before had decided and was stopping: its containers are gone, its word stands.
-            await folder.keep_verdict(kept.verdict)
+            with contextlib.suppress(TonyError):
+                await folder.keep_verdict(kept.verdict, _FOLDER_S)
             return None, kept.verdict
     if kept is not None and kept.verdict is not None and kept.state.ended:
         return None, kept.verdict
@@ -204,14 +211,27 @@ async def _meet(meeting: Meeting, port_file: Path, host: str) -> None:
         await _listen(meeting, port_file, host)
 
 
-def _make_folder(
+async def _make_folder(
     folder: JobFolder, record: JobRecord, secrets: JobSecrets, host: str, port: int, attempt: int
 ) -> None:
-    try:
+    """Try until the folder is there: without it clients do not find the job."""
+
+    def make() -> None:
         folder.create(record, secrets)
         folder.keep_address(host, port, attempt)
-    except TonyError as error:
-        _log.error("the job folder cannot be made; clients on other hosts will not find this job: %s", error)
+
+    store = StoreThread("folder")
+    while True:
+        try:
+            await store.call(make, _FOLDER_S)
+            break
+        except Exception as error:  # noqa: BLE001 - whatever a store fails with, the job goes on
+            _log.error("the job folder cannot be made; clients do not find this job: %s", error)
+            if folder.health is not None:
+                folder.health.failed("the job's address", error)
+        await asyncio.sleep(_PAUSE_S)
+    if folder.health is not None:
+        folder.health.worked("the job's address")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 _ATTEMPT = re.compile(r"container_(?:e\d+_)?\d+_\d+_(\d+)_\d+")
 
@@ -20,6 +21,7 @@ class AppMasterEnvironment:
     certificate: str
     private_key: str
     attempt: int
+    log_folder: Path | None
     base: Mapping[str, str]
 
     @classmethod
@@ -33,6 +35,7 @@ class AppMasterEnvironment:
             certificate=environ["TONY_CERTIFICATE"],
             private_key=environ["TONY_PRIVATE_KEY"],
             attempt=int(match[1]) if match else 1,
+            log_folder=Path(environ["LOG_DIRS"].split(",")[0]) if environ.get("LOG_DIRS") else None,
             base=dict(environ),
         )
 

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from appmaster.machine import JobMachine
 from appmaster.resume import KeptState, keep
-from tony.errors import ProtocolError, TonyError
+from appmaster.store import StoreHealth, StoreThread
+from tony.errors import ProtocolError
 from tony.plan import JobSecrets
 from tony.records import decode, encode
 from tony.snapshot import Verdict
@@ -23,6 +24,8 @@ _log = logging.getLogger(__name__)
 _STATE_FILE = "state.json"
 _REMOTE_PAUSE_S = 1.0
 _KEPT_STATES = 2
+_STATE_S = 30.0
+_AFTER_FAILURE_S = 5.0
 
 T = TypeVar("T")
 
@@ -30,7 +33,11 @@ T = TypeVar("T")
 class JobFolder:
     """``<base>/jobs/<application id>/`` and, for the state, a file in `here` (the process's own folder)."""
 
-    def __init__(self, storage: Storage, application_id: str, here: Path) -> None:
+    def __init__(self, storage: Storage, application_id: str, here: Path, logs: Path | None = None) -> None:
+        """`logs`: where what storage does not take is kept for people."""
+        self.health: StoreHealth | None = None
+        self._logs = logs
+        self._state_store, self._verdict_store = StoreThread("state"), StoreThread("verdict")
         self._storage = storage
         self._path = f"jobs/{application_id}"
         self._here = here
@@ -65,10 +72,18 @@ class JobFolder:
     def keep_state(self, machine: JobMachine, last_event: int) -> None:
         """Keep the state beside the process, now, and on storage soon."""
         raw = encode(keep(machine, last_event))
-        temporary = self._here / f"{_STATE_FILE}.new"
-        temporary.write_bytes(raw)
-        os.replace(temporary, self._here / _STATE_FILE)
         self._unwritten = raw
+        temporary = self._here / f"{_STATE_FILE}.new"
+        try:
+            temporary.write_bytes(raw)
+            os.replace(temporary, self._here / _STATE_FILE)
+        except OSError as error:
+            _log.error("the state is not kept here: %s", error)
+            if self.health is not None:
+                self.health.failed("the state of the job", error, "on shared storage only")
+        else:
+            if self.health is not None:
+                self.health.worked("the state of the job")
 
     async def keep_writing(self) -> None:
         """Carry the newest state to storage at most once a second. Runs until cancelled."""
@@ -76,10 +91,20 @@ class JobFolder:
             await asyncio.sleep(_REMOTE_PAUSE_S)
             raw, self._unwritten = self._unwritten, None
             if raw is not None:
-                try:
-                    await asyncio.to_thread(self._write_state, raw)
-                except TonyError as error:
-                    _log.warning("the state is not kept on storage: %s", error)
+                await self._carry(raw)
+
+    async def _carry(self, raw: bytes) -> None:
+        try:
+            await self._state_store.call(lambda: self._write_state(raw), _STATE_S)
+        except Exception as error:  # noqa: BLE001 - whatever a store fails with, the job goes on
+            _log.warning("the state is not kept on storage: %s", error)
+            self._unwritten = self._unwritten or raw
+            if self.health is not None:
+                self.health.failed("the state", error)
+            await asyncio.sleep(_AFTER_FAILURE_S)
+        else:
+            if self.health is not None:
+                self.health.worked("the state")
 
     def _write_state(self, raw: bytes) -> None:
         """A new name each time: HDFS cannot replace a file in one step. The newest whole one counts."""
@@ -107,9 +132,17 @@ class JobFolder:
 
     # Verdict --------------------------------------------------------------------------------------------------
 
-    async def keep_verdict(self, verdict: Verdict) -> None:
-        """Write the verdict once; one that is there already stays."""
-        await asyncio.to_thread(self._keep_verdict, verdict)
+    async def keep_verdict(self, verdict: Verdict, limit_s: float) -> None:
+        """Write the verdict once; one that is there already stays. Raises what the storage does, and Unreachable."""
+        await self._verdict_store.call(lambda: self._keep_verdict(verdict), limit_s)
+
+    def rescue(self, name: str, content: bytes) -> None:
+        """Keep on this node, among the logs of the application master, what storage does not take."""
+        if self._logs is not None:
+            try:
+                (self._logs / name).write_bytes(content)
+            except OSError as error:
+                _log.error("%s is not kept here either: %s", name, error)
 
     def _keep_verdict(self, verdict: Verdict) -> None:
         if not self._storage.exists(f"{self._path}/verdict.json"):

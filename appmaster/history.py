@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 
+from appmaster.store import StoreHealth, StoreThread
 from tony.events import Event, EventKind
 from tony.records import encode
 
@@ -20,12 +21,24 @@ _WRITE_S = 15.0
 
 
 class History:
-    """All events of the job, numbered from 1. `write(name, bytes)` blocks and may fail; it runs in a thread."""
+    """All events of the job, numbered from 1. `write(name, bytes)` blocks and may fail; it runs in a thread.
 
-    def __init__(self, write: Callable[[str, bytes], None], attempt: int, last_number: int = 0) -> None:
+    `rescue(name, bytes)` keeps on this node what could not be written.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str, bytes], None],
+        attempt: int,
+        last_number: int = 0,
+        rescue: Callable[[str, bytes], None] | None = None,
+    ) -> None:
         self.last_number = last_number
         self.dropped = 0
+        self.health: StoreHealth | None = None
         self._write = write
+        self._rescue = rescue
+        self._store = StoreThread("history")
         self._attempt = attempt
         self._events: deque[Event] = deque(maxlen=_MEMORY_LIMIT)
         self._unwritten: deque[Event] = deque()
@@ -82,10 +95,16 @@ class History:
         name = f"events-{self._attempt}-{self._files:04d}.jsonl"
         lines = b"".join(encode(event) + b"\n" for event in batch)
         try:
-            await asyncio.wait_for(asyncio.to_thread(self._write, name, lines), _WRITE_S)
+            await self._store.call(lambda: self._write(name, lines), _WRITE_S)
         except Exception as error:  # noqa: BLE001 - whatever a store fails with, the job goes on
             _log.warning("history is not written: %s", error)
+            if self._rescue is not None:
+                self._rescue(f"events-{self._attempt}-unwritten.jsonl", lines)
+            if self.health is not None:
+                self.health.failed("the history", error)
             return
+        if self.health is not None:
+            self.health.worked("the history")
         self._files += 1
         last = batch[-1].number
         while self._unwritten and self._unwritten[0].number <= last:

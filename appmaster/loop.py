@@ -15,10 +15,13 @@ from appmaster.folder import JobFolder
 from appmaster.history import History
 from appmaster.machine import JobMachine
 from appmaster.service import Service
+from appmaster.store import StoreHealth
 from appmaster.view import final_verdict
 from tony.clock import Clock
 from tony.containers import AppState, ContainerBackend, HandleState, Identity
 from tony.errors import TonyError, Unreachable
+from tony.events import EventKind, Warned
+from tony.records import encode
 from tony.snapshot import Verdict
 
 _log = logging.getLogger(__name__)
@@ -68,6 +71,7 @@ class Loop:
         self._save_cost_s = 0.0
         self._identities: dict[str, Identity] = {r.handle: r.identity for r in machine.tasks.values() if r.handle}
         self._background: set[asyncio.Task[None]] = set()
+        folder.health = history.health = StoreHealth(self._of_the_store)
         self._verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
 
     def feed(self, stimulus: on.Stimulus) -> None:
@@ -123,9 +127,10 @@ class Loop:
 
     async def _keep_verdict(self, verdict: Verdict) -> None:
         try:
-            await asyncio.wait_for(self._folder.keep_verdict(verdict), _VERDICT_S)
-        except (asyncio.TimeoutError, TonyError) as error:
+            await self._folder.keep_verdict(verdict, _VERDICT_S)
+        except Exception as error:  # noqa: BLE001 - whatever a store fails with, the cluster must hear of the end
             _log.error("the verdict is not kept on storage: %s", error)
+            self._folder.rescue("verdict.json", encode(verdict))
 
     async def finish(self, verdict: Verdict, diagnostics: str) -> None:
         """The final status, as the very last thing."""
@@ -183,6 +188,11 @@ class Loop:
                 self._verdict.set_result(final_verdict(self.machine, command.verdict, self._clock.monotonic()))
         elif self.service is not None:
             self.service.obey(command)
+
+    def _of_the_store(self, reason: Warned | None, text: str) -> None:
+        kind, fields = (EventKind.NOTE, {}) if reason is None else (EventKind.WARNING, {"reason": reason.value})
+        self._history.record(kind, self._clock.wall(), text, None, fields)
+        _log.warning("%s", text)
 
     async def _request(self, identity: Identity) -> None:
         loop = asyncio.get_running_loop()

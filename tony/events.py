@@ -39,6 +39,14 @@ class Warned(str, Enum):
     """No progress for longer than ``hang_timeout``."""
     STRAGGLER = "STRAGGLER"
     """A task is slower than its peers, for a minute and more."""
+    LOG_QUOTA = "LOG_QUOTA"
+    """A task writes more than its log takes: the rest is dropped, with a marker in its place."""
+    DISK_FULL = "DISK_FULL"
+    """A task's log cannot be written because the node's disk is full; the task goes on."""
+    HDFS_QUOTA = "HDFS_QUOTA"
+    """Shared storage has no room for history and state; they are kept beside the application master."""
+    HDFS_UNAVAILABLE = "HDFS_UNAVAILABLE"
+    """Shared storage does not answer; history and state are kept beside the application master."""
 
 
 @dataclass(frozen=True)
