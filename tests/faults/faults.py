@@ -22,6 +22,12 @@ HUNG = "none has reported|has reported, written or computed|no sign of progress"
 SILENT = r"no sign of life for \d+"
 
 
+NOT_WALKED = {
+    29: "names that cannot be resolved, several network cards: one machine has one name and one loopback",
+    33: "a straggler: nothing watches the times of steps yet",
+}
+"""Rows of the matrix that have no fault here, and why."""
+
 FAULTS: tuple[Fault, ...] = (
     Fault(
         1,

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
+from tests.faults.faults import NOT_WALKED
 from tests.faults.runs import Run, kept, summary, table, wrong
 
 PAGE = Path(__file__).parents[2] / "benchmarks" / "faults" / "README.md"
@@ -33,6 +34,8 @@ def page(folder: Path) -> Iterator[str]:
     for title, runs in parts:
         if runs:
             yield from _part(title, runs)
+    yield from ("", "## Rows that are not walked", "")
+    yield from (f"- {row}, {why}" for row, why in sorted(NOT_WALKED.items()))
 
 
 def _part(title: str, runs: Sequence[Run]) -> Iterator[str]:

@@ -1,0 +1,59 @@
+"""What a walk over the fault matrix keeps and prints: nothing is done twice, nothing that went wrong is hidden."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.faults.faults import FAULTS, NOT_WALKED
+from tests.faults.invariants import Seen
+from tests.faults.runs import Run, keep, kept, summary, table, wrong
+
+
+def run(seed: int, *, detect_s: float | None = None, violation: str = "", left: str = "") -> Run:
+    seen = Seen(
+        "FAILED",
+        "HUNG",
+        106,
+        "HUNG",
+        detect_s,
+        leftovers=(left,) if left else (),
+        violations=(violation,) if violation else (),
+        text_right=not violation,
+        wrong_end=bool(violation),
+    )
+    return Run("30 a hang", "local", seed, "step:3", 1, 9.5, seen, at=1.0, load=2.0)
+
+
+def test_runs_are_read_back_as_they_were_and_half_a_line_is_not_one(tmp_path: Path) -> None:
+    path = tmp_path / "results" / "walk-local.jsonl"
+    keep(path, run(1, detect_s=0.5))
+    keep(path, run(2, left="process 7"))
+    with path.open("a") as lines:
+        lines.write('{"key": "1 x", "back')
+    assert kept(path) == [run(1, detect_s=0.5), run(2, left="process 7")]
+    assert kept(tmp_path / "nothing") == []
+
+
+def test_the_table_counts_what_was_right_and_shows_median_and_worst() -> None:
+    runs = [run(1, detect_s=0.5), run(2, detect_s=2.0), run(3, detect_s=0.7, violation="exit code 1")]
+    row = list(table(runs))[2]
+    assert row == "| 30 a hang | 2/3 | FAILED | HUNG | HUNG | 2/3 | 0.7 / 2.0 | - | 0 |"
+
+
+def test_every_run_that_was_not_right_is_told_with_its_seed() -> None:
+    told = list(wrong([run(1), run(2, violation="exit code 1"), run(3, left="process 7")]))
+    assert len(told) == 2
+    assert "seed 2" in told[0] and "exit code 1" in told[0]
+    assert "seed 3" in told[1] and "process 7" in told[1]
+
+
+def test_the_summary_counts_wrong_ends_leftovers_and_texts() -> None:
+    said = summary([run(1), run(2, violation="exit code 1"), run(3, left="process 7")])
+    assert "3 runs, 2 not right" in said
+    assert "reasons 1" in said and "66.7 % of 3" in said and "leftovers 1" in said
+
+
+def test_each_of_the_42_rows_is_walked_or_says_why_not() -> None:
+    walked = {fault.row for fault in FAULTS}
+    assert walked | set(NOT_WALKED) == set(range(43))
+    assert not walked & set(NOT_WALKED)
