@@ -245,6 +245,11 @@ def freeze_master(scene: Scene, seconds: float) -> None:
 # What a container finds on its node ------------------------------------------------------------------------
 
 
+def nameless_host(scene: Scene) -> None:
+    """The victim's node tells an address that its peers cannot resolve."""
+    (scene.folder / f"host-{scene.task}").write_text("nobody.invalid")
+
+
 def gpu_tool(script: str) -> Callable[[Scene], None]:
     """An `nvidia-smi` of ours, first in the PATH of every executor. It must have been asked when the job ends."""
 

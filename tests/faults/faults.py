@@ -23,7 +23,6 @@ SILENT = r"no sign of life for \d+"
 
 
 NOT_WALKED = {
-    29: "names that cannot be resolved, several network cards: one machine has one name and one loopback",
     33: "a straggler: nothing watches the times of steps yet",
 }
 """Rows of the matrix that have no fault here, and why."""
@@ -306,6 +305,22 @@ FAULTS: tuple[Fault, ...] = (
         "port taken",
         again("PORT_CLASH", message="Address already in use"),
         arguments=trouble("port", *ONCE, "--at", "1"),
+    ),
+    Fault(
+        29,
+        "a node whose name nobody knows",
+        Expected(
+            "FAILED",
+            "UNREACHABLE_PEER",
+            104,
+            cause="UNREACHABLE_PEER",
+            root="",
+            message=r"cannot reach worker:\d at nobody\.invalid:\d+ \(.*not known",
+        ),
+        where=LOCAL,
+        prepare=do.nameless_host,
+        wrapped=True,
+        arguments=("--steps", "300"),
     ),
     Fault(
         30,

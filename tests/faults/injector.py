@@ -38,6 +38,7 @@ esac
 if [ -e "$clock" ]; then
   export LD_PRELOAD={folder}/clock.so FAULTS_CLOCK="$clock"
 fi
+if [ -e {folder}/host-$TONY_TASK ]; then TONY_HOST=$(cat {folder}/host-$TONY_TASK); export TONY_HOST; fi
 if [ -d {folder}/path ]; then export PATH={folder}/path:"$PATH"; fi
 if [ "$last" = executor ]; then
   name="$TONY_TASK-$TONY_INCARNATION"
