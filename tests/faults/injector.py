@@ -27,6 +27,8 @@ from tony.localcluster.cluster import LocalCluster
 TRAIN = Path(__file__).parent / "jobs" / "train.py"
 _LOOK_S = 0.05
 _POINT_S = 90.0
+_STEP_S = 0.3
+"""How long a step may take; usually 0.1 s."""
 
 _WRAPPER = """#!/bin/sh
 # Runs master and executors of one job: with clocks and tools of the test, and behind its gates and proxies.
@@ -254,7 +256,8 @@ class Scene:
         elif name == "release":
             self.wait_for(lambda: self.lines(self.victim), f"{self.task} to be released")
         elif name == "step":
-            self.wait_for(lambda: self.steps() >= int(step), f"step {step}")
+            limit_s = _POINT_S + _STEP_S * int(step)
+            self.wait_for(lambda: self.steps() >= int(step), f"step {step}", limit_s)
         elif name == "end":
             self.wait_for(lambda: any(e.fields.get("state") == "STOPPING" for e in self.events), "the end's begin")
 
