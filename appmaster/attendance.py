@@ -15,11 +15,13 @@ from appmaster import stimuli as on
 from appmaster.settle import failure_of_report, settle
 from appmaster.tasks import TaskRecord
 from tony.containers import EndCause, Identity, Phase
-from tony.events import EventKind
+from tony.events import EventKind, Warned
 from tony.snapshot import Failure
 from tony.spec import JobSpec, TaskId
 from tony.state import JobState, Reason, TaskState
 from tony.units import format_duration
+
+_WARNED = frozenset(warned.value for warned in Warned)
 
 
 class Attendance(ABC):
@@ -180,7 +182,13 @@ class Attendance(ABC):
             self._event(EventKind.URL, f"{fact.kind}: {fact.url}", fact.identity.task, page=fact.kind, url=fact.url)
 
     def _on_remark(self, fact: on.Remark) -> None:
-        self._event(EventKind.NOTE, fact.text, fact.identity.task)
+        record = self.current(fact.identity)
+        if record is None or fact.reason not in _WARNED:
+            self._event(EventKind.NOTE, fact.text, fact.identity.task)
+            return
+        text = f"{record.task} on {record.host}: {fact.text}"
+        record.warning = record.warning or text
+        self._event(EventKind.WARNING, text, record.task, reason=fact.reason, host=record.host)
 
     def _on_confessed(self, fact: on.Confessed) -> None:
         record = self._heard(fact.identity)

@@ -15,6 +15,24 @@ _FOLLOWER_LIMIT = 32
 _DRAIN_S = 3.0
 
 
+RATE_BYTES_PER_S = 50 * 1000**2
+"""What all followers of a job get together. Who is slower than the output loses the oldest of it, and is told."""
+
+
+class _Pace:
+    """Lets so many bytes pass in a second, whoever sends them; more than a second's worth never at once."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._free_at = 0.0
+
+    async def take(self, size: int) -> None:
+        now = asyncio.get_running_loop().time()
+        self._free_at = max(self._free_at, now - 1.0) + size / self._rate
+        if self._free_at > now:
+            await asyncio.sleep(self._free_at - now)
+
+
 @dataclass
 class _Request:
     """One follower: what it wants, and what was carried to it so far."""
@@ -40,6 +58,7 @@ class OutputRelay:
         self._requests: dict[str, _Request] = {}
         self._present: dict[str, int] = {}
         self._closing = False
+        self._pace = _Pace(RATE_BYTES_PER_S)
 
     def arrived(self, task: str, incarnation: int) -> None:
         """An executor is there: everybody who follows its task gets its output from the beginning."""
@@ -61,6 +80,7 @@ class OutputRelay:
         request.awaited -= 1
         try:
             async for chunk in chunks:
+                await self._pace.take(len(chunk.data))
                 chunk.task, chunk.incarnation = task, incarnation
                 if request_id not in self._requests:
                     return

@@ -303,7 +303,7 @@ _STIMULI: dict[str, Callable[[Identity, object], on.Stimulus]] = {
     "result": lambda who, said: on.UserEnded(who, _report(said)),  # type: ignore[arg-type]
     "user_stopped": lambda who, said: on.UserStopped(who, said.generation),  # type: ignore[attr-defined]
     "url": lambda who, said: on.PageOffered(who, said.kind, said.url),  # type: ignore[attr-defined]
-    "note": lambda who, said: on.Remark(who, said.text[:1000]),  # type: ignore[attr-defined]
+    "note": lambda who, said: on.Remark(who, said.text[:1000], said.reason),  # type: ignore[attr-defined]
     "defect": lambda who, said: on.Confessed(who, said.message[:500], said.traceback[:16_000]),  # type: ignore[attr-defined]
     "stacks": lambda who, said: on.StacksTaken(who, said.text),  # type: ignore[attr-defined]
     "left": lambda who, said: on.Departed(who),

@@ -160,10 +160,11 @@ class PageOffered:
 
 @dataclass(frozen=True)
 class Remark:
-    """A task has something to say for the history."""
+    """A task has something to say for the history; `reason` is one of `Warned` when it is a warning."""
 
     identity: Identity
     text: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from executor.environment import ContainerEnvironment, user_environment
 from executor.gpus import TaskGpus
 from executor.interface import interface
 from executor.lease import TURN_S, Lease
-from executor.link import Connection, Lost, MasterLink, Received
+from executor.link import Connection, Lost, MasterLink, Received, warning
 from executor.ports import Ports
 from executor.process import UserExited, UserGone, UserStarted, kill_descendants
 from executor.reports import Reports
@@ -65,7 +65,7 @@ class Executor:
         self._queue: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._link = MasterLink(open_connection, self.post)
         self._lease = Lease(time.monotonic())
-        self._streams = Streams(container.log_folder)
+        self._streams = Streams(container.log_folder, warn=lambda why, text: self.post(warning(why, text)))
         self._reports = Reports()
         self._gpus = TaskGpus(container.gpus, container.variables)
         self._welcome: messages.Welcome | None = None

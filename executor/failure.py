@@ -46,7 +46,7 @@ class Ending:
 
     `ports` are those that we had reserved for it; `oom_killed` says that the kernel's out-of-memory killer struck
     in our control group while it ran; `peak_mb` is the largest resident size of the user process itself;
-    `gpu_fault` tells how one of its GPUs broke meanwhile.
+    `gpu_fault` tells how one of its GPUs broke meanwhile; `disk` how much room there is where it worked.
     """
 
     code: int
@@ -57,6 +57,7 @@ class Ending:
     oom_killed: bool = False
     peak_mb: int = 0
     gpu_fault: str = ""
+    disk: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _reason(ending: Ending, final: str) -> tuple[Reason, str]:
         # With a traceback its last line decides: a warning somewhere above it is not the cause.
         line = _first(pattern, (final,) if final else ending.lines)
         if line:
-            return reason, line
+            return reason, f"{line} ({ending.disk})" if reason is Reason.DISK_FULL and ending.disk else line
     if ending.gpu_fault:
         return Reason.GPU_FAULT, ending.gpu_fault
     if ending.signal:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tony.errors import TonyError
-from tony.protocol.messages import Defect, FromExecutor, Hello, OutputChunk, ToExecutor
+from tony.events import Warned
+from tony.protocol.messages import Defect, FromExecutor, Hello, Note, OutputChunk, ToExecutor
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 2.0
@@ -48,6 +49,11 @@ class Lost:
 
     connection: int
     error: TonyError
+
+
+def warning(reason: Warned, text: str) -> FromExecutor:
+    """A message: something is wrong with this task, and it goes on."""
+    return FromExecutor(note=Note(text=text, reason=reason.value))
 
 
 class MasterLink:

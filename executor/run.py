@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from executor.stacks import StackReader
 from executor.streams import OutputEnded, Streams
 from tony.protocol.messages import Result
 from tony.state import Reason
+from tony.units import format_bytes
 
 DRAIN_S = 1.0
 """How long the last words of an ended process are waited for: a process that it left may hold its pipes."""
@@ -60,6 +62,7 @@ class UserRun:
         self._output_ended = False
         self._stacks = StackReader()
         self._path = ""
+        self._cwd: Path | None = None
 
     @property
     def report_path(self) -> str | None:
@@ -69,7 +72,7 @@ class UserRun:
     def start(self, argv: Sequence[str], environment: Mapping[str, str], cwd: Path, lease: Lease) -> None:
         """Start the command, or be over at once with a result. Only in the main thread."""
         remove = self._report_socket.remove if self._report_socket is not None else ()
-        self._path = environment.get("PATH", "")
+        self._path, self._cwd = environment.get("PATH", ""), cwd
         stdout, stderr = self._streams.attach(self.generation, self._post)
         try:
             self._process.start(argv, environment, cwd, stdout, stderr, lease.grace_s, lease.terminate_at, remove)
@@ -168,6 +171,7 @@ class UserRun:
                 oom_killed=(oom_kills() or 0) > (self._oom_kills or 0),
                 peak_mb=exited.peak_mb,
                 gpu_fault=self._metrics.gpu_fault if self._metrics is not None else "",
+                disk=_room(self._cwd) if exited.code or exited.signal else "",
             )
         )
         succeeded = diagnosis.reason is Reason.SUCCEEDED
@@ -210,6 +214,13 @@ class UserRun:
         """Let go; the keeper ends what is left. May be called twice."""
         self._process.close()
         self._let_go()
+
+
+def _room(folder: Path | None) -> str:
+    try:
+        return f"{folder} has {format_bytes(shutil.disk_usage(folder).free)} free" if folder is not None else ""
+    except OSError:
+        return ""
 
 
 def _report_socket(reports: Reports) -> ReportSocket | None:

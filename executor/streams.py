@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import selectors
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,9 @@ from pathlib import Path
 
 from executor.rotation import RotatedLog
 from executor.tail import TailBuffer
+from tony.events import Warned
 from tony.protocol.messages import CHUNK_LIMIT_BYTES, OutputChunk
+from tony.units import format_bytes
 
 RATE_BYTES_PER_S = 10 * 1000**2
 """What a stream may write for ever; more than that is dropped, and the number of lost bytes is told in its place."""
@@ -41,12 +44,13 @@ class _Source:
     log: RotatedLog
     rate: float
     tail: TailBuffer | None
+    warn: Callable[[Warned, str], None]
     tokens: float = field(init=False)
     filled_at: float = field(default_factory=time.monotonic)
     dropping: bool = False
     dropped: int = 0
     error: int = 0
-    warned: bool = False
+    warned: set[Warned] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.tokens = self.rate
@@ -65,6 +69,11 @@ class _Source:
             data = data[skipped:]
         elif not self.dropping and self.tokens < len(data):
             self.dropping = True
+            self._warn_once(
+                Warned.LOG_QUOTA,
+                f"{self.log.path.name} grows faster than {self.rate / 1000**2:.0f} MB/s; what is more is dropped,"
+                " with a marker in its place",
+            )
         if self.dropping or not self._write(data):
             self.dropping = True
             self.dropped += len(data)
@@ -86,18 +95,39 @@ class _Source:
             return True
         except OSError as error:
             # The user process goes on: its pipe is emptied, and later lines may find room again.
-            if not self.warned:
-                log.warning("cannot write %s: %s", self.log.path, error.strerror)
-            self.warned = True
             self.error = error.errno or 0
+            self._warn_once(
+                Warned.DISK_FULL,
+                f"{self.log.path} cannot be written ({error.strerror}, {_free(self.log.path)} free);"
+                " the task goes on without its output",
+            )
             return False
+
+    def _warn_once(self, reason: Warned, text: str) -> None:
+        if reason not in self.warned:
+            self.warned.add(reason)
+            log.warning("%s", text)
+            self.warn(reason, text)
+
+
+def _free(path: Path) -> str:
+    try:
+        return format_bytes(shutil.disk_usage(path.parent).free)
+    except OSError:
+        return "nothing known to be"
 
 
 class Streams:
     """The two logs of a task, for all its generations."""
 
-    def __init__(self, folder: Path, rate: float = RATE_BYTES_PER_S) -> None:
-        """Raises OSError when the log files cannot be made in `folder`."""
+    def __init__(
+        self,
+        folder: Path,
+        rate: float = RATE_BYTES_PER_S,
+        warn: Callable[[Warned, str], None] = lambda reason, text: None,
+    ) -> None:
+        """`warn` is called in a thread, once for each stream and run. Raises OSError when `folder` takes no files."""
+        self._warn = warn
         self._rate = rate
         self.changed = threading.Condition()
         self.logs: Mapping[str, RotatedLog] = {
@@ -114,7 +144,7 @@ class Streams:
         writers = []
         for name in (STDOUT, STDERR):
             reader, writer = os.pipe2(os.O_CLOEXEC)
-            sources[reader] = _Source(self.logs[name], self._rate, self.tail if name == STDERR else None)
+            sources[reader] = _Source(self.logs[name], self._rate, self.tail if name == STDERR else None, self._warn)
             writers.append(writer)
 
         def drain() -> None:

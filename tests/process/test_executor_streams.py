@@ -15,6 +15,7 @@ from executor_bench import eventually
 
 from executor.rotation import RotatedLog
 from executor.streams import OutputEnded, Streams
+from tony.events import Warned
 from tony.protocol.messages import CHUNK_LIMIT_BYTES
 
 
@@ -213,7 +214,8 @@ def test_the_next_generation_continues_the_log_with_a_tail_of_its_own(streams: S
 
 
 def test_a_flood_is_dropped_in_whole_lines_and_counted_to_the_byte(tmp_path: Path) -> None:
-    streams = Streams(tmp_path, rate=200_000.0)
+    warned: list[tuple[Warned, str]] = []
+    streams = Streams(tmp_path, rate=200_000.0, warn=lambda reason, text: warned.append((reason, text)))
     writer = Writer(streams)
     line = b"z" * 99 + b"\n"
     for _ in range(20):
@@ -232,6 +234,8 @@ def test_a_flood_is_dropped_in_whole_lines_and_counted_to_the_byte(tmp_path: Pat
     whole = [text for text in kept if len(text) == 99]
     told = sum(len(text) for text in kept) + len(whole) + dropped
     assert told == 2_001_000
+    assert [reason for reason, _ in warned] == [Warned.LOG_QUOTA]
+    assert warned[0][1].startswith("stdout.log grows faster than 0 MB/s")
     # Only where dropping begins may a line be cut.
     assert len(kept) - len(whole) <= len(markers)
 
@@ -257,7 +261,8 @@ class FullDisk(RotatedLog):
 
 
 def test_a_full_disk_does_not_stop_the_user_process_and_is_told_when_there_is_room(tmp_path: Path) -> None:
-    streams = Streams(tmp_path)
+    warned: list[tuple[Warned, str]] = []
+    streams = Streams(tmp_path, warn=lambda reason, text: warned.append((reason, text)))
     disk = FullDisk(tmp_path / "full.log", streams.changed)
     streams.logs = {**streams.logs, "stdout": disk}
     writer = Writer(streams)
@@ -274,4 +279,7 @@ def test_a_full_disk_does_not_stop_the_user_process_and_is_told_when_there_is_ro
     assert b"[tony] 200000" in text
     assert b"bytes of output dropped: the disk is full\n" in text
     assert b"kept line\n" in text
+    [(reason, words)] = warned
+    assert reason is Warned.DISK_FULL
+    assert words.startswith(f"{tmp_path}/full.log cannot be written (No space left on device, ")
     streams.close()

@@ -144,3 +144,11 @@ def test_messages_and_tracebacks_are_bounded() -> None:
     found = end(raised("ValueError: " + "x" * 100_000))
     assert len(found.message) == 500
     assert len(found.traceback) == 16_000
+
+
+def test_a_full_disk_names_the_path_and_what_is_free_there() -> None:
+    line = "OSError: [Errno 28] No space left on device: '/data/checkpoint.pt'"
+    lines = ["Traceback (most recent call last):", '  File "t.py", line 1, in <module>', line]
+    found = diagnose(Ending(1, "", 5.0, lines, disk="/yarn/local/c_1/work has 12 kB free"))
+    assert found.reason is Reason.DISK_FULL
+    assert found.message == f"{line} (/yarn/local/c_1/work has 12 kB free)"

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 import pytest
 from machine_driver import World, job
 
+from appmaster import commands as do
 from appmaster import stimuli as on
 from appmaster.pulse import Pulse
-from tony.spec import RestartPolicy, RestartSpec, RoleSpec, SuccessPolicy, Times
+from tony.spec import RestartPolicy, RestartSpec, RoleSpec, SuccessPolicy, TaskId, Times
 from tony.state import JobState, Reason
 
 WORKERS = ("worker:0", "worker:1", "worker:2")
@@ -129,6 +130,18 @@ def test_after_a_restart_everybody_has_the_whole_time_again() -> None:
     assert world.machine.state is JobState.RUNNING
 
 
+@pytest.mark.parametrize(("reason", "kind"), [("LOG_QUOTA", "WARNING"), ("DISK_FULL", "WARNING"), ("", "NOTE")])
+def test_what_an_executor_warns_of_is_a_warning_of_its_task_and_host(reason: str, kind: str) -> None:
+    world = running()
+    world.feed(on.Remark(world.who("worker:1"), "stdout.log grows faster than 10 MB/s", reason))
+    event = world.all(do.RecordEvent)[-1]
+    assert (event.kind.value, event.task) == (kind, "worker:1")
+    if reason:
+        assert event.text == "worker:1 on node1: stdout.log grows faster than 10 MB/s"
+        assert (event.fields["reason"], event.fields["host"]) == (reason, "node1")
+        assert world.machine.tasks[TaskId("worker", 1)].warning == event.text
+
+
 def test_numbers_that_are_told_again_after_a_broken_connection_are_no_news() -> None:
     pulse = Pulse(0.0)
     assert pulse.beat({}, {"step": 3.0}, 1.0)
@@ -150,8 +163,6 @@ def test_who_is_not_required_is_stopped_when_the_last_required_task_ends(how: st
     world.bring_up(*names)
     before = world.now
     ended(world, "chief:0")
-    from appmaster import commands as do
-
     assert sorted(world.told(do.SayLeave)) == sorted(names) and world.now == before
     world.leave(*names)
     assert world.machine.state is JobState.SUCCEEDED

@@ -177,10 +177,12 @@ class Url(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., url: _Optional[str] = ...) -> None: ...
 
 class Note(_message.Message):
-    __slots__ = ("text",)
+    __slots__ = ("text", "reason")
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     text: str
-    def __init__(self, text: _Optional[str] = ...) -> None: ...
+    reason: str
+    def __init__(self, text: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Left(_message.Message):
     __slots__ = ()
