@@ -11,6 +11,7 @@ from abc import abstractmethod
 
 from appmaster import stimuli as on
 from appmaster.gang import Stages, size_words
+from appmaster.incident import Incident
 from appmaster.placement import Placement
 from appmaster.tasks import TaskRecord
 from tony.events import EventKind
@@ -31,6 +32,7 @@ class Elastic(Placement):
     stage: int
     stages: Stages
     gang_deadline: float | None
+    incident: Incident | None
 
     def __init__(self, job: JobSpec, now: float, wall: float, node_count: int) -> None:
         super().__init__(job, now, wall, node_count)
@@ -132,7 +134,7 @@ class Elastic(Placement):
             if self.shrink_at is not None and self._now > self.shrink_at:
                 self._start_smaller(unplaced_only=True)
             return
-        if self.state is not JobState.RUNNING or not self._may_stop_everybody():
+        if self.state is not JobState.RUNNING or self.incident is not None or not self._may_stop_everybody():
             return
         missing = self.target - len(self._members())
         candidates = self._candidates()
@@ -203,6 +205,10 @@ class Elastic(Placement):
                 record.wanted = True
                 lacking -= 1
         self.stages.recount()
+
+    def _dismiss_candidates(self) -> None:
+        for record in self._candidates():
+            self._leave(record, "it is not needed any more")
 
     def _candidate_failed(self, record: TaskRecord) -> None:
         """Nobody needed it yet; another one later."""

@@ -305,6 +305,7 @@ class JobMachine(Elastic, Watching):
             return
         for record in self.stages.gang(self.stage):
             self._leave(record, "its stage is done")
+        self._dismiss_candidates()
         self.stage += 1
         self._move(JobState.ALLOCATING, f"stage {self.stage + 1}")
         self._begin_stage()
@@ -360,6 +361,7 @@ class JobMachine(Elastic, Watching):
         self.gang_deadline = self.queue_deadline = None
         self.backoff_until = self._now + pause_s
         self._give_declined_back()
+        self._dismiss_candidates()
         for record in self.stages.records(self.stage):
             if record.state.live and record.state is not TaskState.NEW:
                 self._leave(record, "the gang is given back")

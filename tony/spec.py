@@ -287,6 +287,7 @@ class JobSpec:
     am_attempts: int = 1
     am_resources: Resources = Resources()
     checkpoint_dir: str | None = None
+    check_peers: bool = True
     quantize: str | None = None
     view_users: tuple[str, ...] = ()
     modify_users: tuple[str, ...] = ()

@@ -244,6 +244,18 @@ def test_nobody_is_stopped_for_a_candidate_when_a_task_has_already_finished() ->
     assert world.machine.finished
 
 
+def test_candidates_leave_with_the_gang_that_is_given_back() -> None:
+    world = World(elastic(4, least=2))
+    world.bring_up(*names(0, 1, 2))
+    world.pass_time(166.0, beating=names(0, 1, 2))
+    world.hold("worker:3")
+    for name in names(0, 1, 2):
+        world.end_container(name)
+    world.pass_time(80.0)
+    assert world.machine.state is JobState.BACKING_OFF
+    assert "worker:3" in world.told(do.StopContainer)
+
+
 # Resize -------------------------------------------------------------------------------------------------------
 
 

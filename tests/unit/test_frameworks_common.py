@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tony.errors import UsageError
-from tony.frameworks import common_environment, framework, names, ranked, task_environment
+from tony.frameworks import common_environment, framework, names, peers, ranked, task_environment
 from tony.frameworks.base import MAX_VALUE_BYTES
 from tony.spec import ClusterSpec, Endpoint, JobSpec, RoleSpec, TaskId
 
@@ -176,3 +176,21 @@ def test_scripts_are_told_how_many_bits_a_gradient_may_have() -> None:
     assert "TONY_QUANTIZE" not in common_environment(TaskId("worker", 0), cluster, job, extra)
     asked = replace(job, quantize="4")
     assert common_environment(TaskId("worker", 0), cluster, asked, extra)["TONY_QUANTIZE"] == "4"
+
+
+def test_every_task_looks_for_the_chief_and_the_next_rank_so_that_all_are_looked_for() -> None:
+    job = job_of(role("worker", 4), role("board", sidecar=True))
+    tasks = [TaskId("worker", index) for index in range(4)]
+    cluster = ClusterSpec(1, {task: Endpoint(f"n{task.index}", 7000) for task in [*tasks, TaskId("board", 0)]})
+    found = [peers(task, cluster, job) for task in tasks]
+    assert found == [
+        {"worker:1": "n1:7000"},
+        {"worker:0": "n0:7000", "worker:2": "n2:7000"},
+        {"worker:0": "n0:7000", "worker:3": "n3:7000"},
+        {"worker:0": "n0:7000"},
+    ]
+    assert peers(TaskId("board", 0), cluster, job) == {}
+    alone = ClusterSpec(1, {tasks[0]: Endpoint("n0", 7000)})
+    assert peers(tasks[0], alone, job) == {}
+    assert peers(tasks[0], cluster, replace(job, framework="standalone")) == {}
+    assert peers(tasks[0], cluster, replace(job, check_peers=False)) == {}

@@ -298,6 +298,12 @@ KEYS: tuple[Key, ...] = (
         "--idempotency-key",
         metavar="KEY",
     ),
+    Key(
+        "check_peers",
+        Kind.SWITCH,
+        "fail with UNREACHABLE_PEER when a task cannot reach the first or the next rank at its start",
+        _JOB.check_peers,
+    ),
     Key("detach", Kind.SWITCH, "return when the job is accepted", False, "--detach"),
     # extras
     Key(

@@ -109,6 +109,7 @@ def resolve_settings(settings: Settings, request: Request) -> Resolved:
         am_resources=Resources(settings.value("am.memory"), settings.value("am.vcores")),
         checkpoint_dir=_folder(settings, "checkpoint_dir"),
         quantize=settings.value("quantize"),
+        check_peers=settings.value("check_peers"),
         view_users=tuple(settings.value("view_users")),
         modify_users=tuple(settings.value("modify_users")),
         docker=docker_of(settings, roles),

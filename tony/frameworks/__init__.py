@@ -46,7 +46,7 @@ def problems(job: JobSpec) -> list[Problem]:
 
 def peers(task: TaskId, cluster: ClusterSpec, job: JobSpec) -> dict[str, str]:
     """Whom that task must be able to reach, and where; two at most. Empty for a job whose tasks do not talk."""
-    if job.framework == Standalone.name or job.role(task.role).sidecar:
+    if not job.check_peers or job.framework == Standalone.name or job.role(task.role).sidecar:
         return {}
     return {str(one): str(cluster.endpoints[one]) for one in Layout.of(cluster, job).neighbours(task)}
 
