@@ -215,7 +215,7 @@ class JobMachine(Elastic, Watching):
         elif decision.action is Action.FAIL:
             reason = decision.reason or root.reason
             message = root.message if reason is root.reason else f"{decision.why}: {root.message}"
-            self._end(JobState.FAILED, reason, message, root)
+            self._end(JobState.FAILED, reason, message + self._ended_before(root), root)
         elif not any(r.tracked and r.failure is None and r.state.live for r in self.stages.gang(self.stage)):
             self._end(JobState.FAILED, root.reason, root.message, root)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from appmaster import commands as do
 from appmaster import stimuli as on
 from appmaster.attendance import Attendance
-from appmaster.early import early_exit
+from appmaster.early import early_exit, ranks_that_need_each_other
 from appmaster.hang import Hang, find_hang
 from appmaster.pulse import Pulse
 from appmaster.straggler import Medians, Pace, medians
@@ -17,9 +17,11 @@ from appmaster.tasks import TaskRecord
 from tony.events import EventKind, Warned
 from tony.snapshot import Failure
 from tony.spec import JobSpec, OnHang, TaskId
-from tony.state import JobState, TaskState
+from tony.state import JobState, Reason, TaskState
 
 _LOOK_S = 1.0
+_LOOKS_PER_S = 1000
+"""At so many tasks; ten thousand are looked at every 10 s."""
 
 
 class Watching(Attendance):
@@ -45,11 +47,13 @@ class Watching(Attendance):
 
     def _on_beaten(self, fact: on.Beaten) -> None:
         super()._on_beaten(fact)
-        pulse = self._pulses.get(fact.identity.task)
-        if pulse is None or self.current(fact.identity) is None:
+        pulse, record = self._pulses.get(fact.identity.task), self.current(fact.identity)
+        if pulse is None or record is None:
             return
-        if pulse.beat(fact.metrics, fact.progress, self._now):
-            self._watch_pace(fact.identity.task, fact.progress)
+        # The record's own dictionary: looking things up in a message of the wire costs ten times as much.
+        progress = dict(fact.progress) if fact.progress else {}
+        if pulse.beat(record.metrics if fact.metrics else {}, progress, self._now):
+            self._watch_pace(record.task, progress)
 
     def _watch_pace(self, task: TaskId, progress: Mapping[str, float]) -> None:
         pace = self._paces.setdefault(task, Pace())
@@ -75,7 +79,7 @@ class Watching(Attendance):
         """Look at everybody, about once a second."""
         if self._now < self._look_at:
             return
-        self._look_at = self._now + _LOOK_S
+        self._look_at = self._now + max(_LOOK_S, len(self.tasks) / _LOOKS_PER_S)
         gang = self._gang()
         self._follow(gang)
         self._medians = medians(self._paces)
@@ -85,6 +89,18 @@ class Watching(Attendance):
                 self._ended_at.clear()
                 self._accuse(replace(failure, at=self._wall()))
             self._watch_for_hangs(gang)
+
+    def _ended_before(self, root: Failure) -> str:
+        """A rank whose peer has ended often fails with words about a connection: say whose end it was."""
+        if root.reason not in (Reason.WORKER_EXIT, Reason.WORKER_SIGNAL):
+            return ""
+        gang = self._gang()
+        ranks = ranks_that_need_each_other(self.job, gang)
+        ended = [str(r.task) for r in gang if r.state is TaskState.SUCCEEDED and r.task in ranks]
+        if not ended or root.task not in map(str, ranks):
+            return ""
+        more = f" and {len(ended) - 1} more" if len(ended) > 1 else ""
+        return f" ({ended[0]}{more} had ended with 0 before)"
 
     def _watch_for_hangs(self, gang: tuple[TaskRecord, ...]) -> None:
         found = find_hang(self.job.hang, gang, self._pulses, self._now)

@@ -69,6 +69,19 @@ def test_a_rank_that_leaves_the_others_waiting_fails_the_job(tony: Tony) -> None
     assert "while 1 run" in document["message"]  # type: ignore[operator]
 
 
+def test_who_is_not_required_is_stopped_when_the_chief_has_ended(tony: Tony) -> None:
+    flags = ("--chief", "--workers", "1", "--ps", "1", "--evaluator", "--success", "chief")
+    sizes = ("--chief-memory", "256m", "--ps-memory", "256m", "--evaluator-memory", "256m")
+    done = tony.submit("chief_ends.py", flags=(*flags, *sizes))
+    assert done.returncode == 0, done.stderr
+    document = final(done.stdout)
+    states = {task["task"]: task["state"] for task in document["tasks"]}  # type: ignore[attr-defined]
+    assert states == {"chief:0": "SUCCEEDED", "worker:0": "STOPPED", "ps:0": "STOPPED", "evaluator:0": "STOPPED"}
+    timeline = document["timeline"]
+    # One second of work, two for the others' end, and what a busy machine needs to start four processes.
+    assert timeline["finished"] - timeline["released"] < 6.0  # type: ignore[index]
+
+
 def test_the_stacks_of_running_tasks_are_shown_without_disturbing_them(tony: Tony) -> None:
     job = tony.begin("hangs.py")
     application_id = job.application_id()

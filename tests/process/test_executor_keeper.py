@@ -245,3 +245,19 @@ def test_a_killed_executor_leaves_no_socket_behind(tmp_path: Path) -> None:
             assert eventually(lambda: not socket.parent.exists())
     finally:
         master.close()
+
+
+def test_a_frozen_user_process_still_gets_its_chance_to_end_by_itself(kept: Kept) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "print(os.getpid(), flush=True)\n"
+        "while True: signal.pause()"
+    )
+    kept.python(program)
+    [pid] = kept.pids(1)
+    os.kill(pid, signal.SIGSTOP)
+    assert eventually(lambda: "T (stopped)" in Path(f"/proc/{pid}/status").read_text())
+    kept.process.stop(30.0)
+    assert kept.exited().code == 7
+    kept.gone()

@@ -118,6 +118,17 @@ def test_an_executor_that_cannot_measure_is_never_called_silent() -> None:
     assert world.machine.verdict is None
 
 
+def test_a_rank_that_fails_after_another_has_ended_is_told_with_it() -> None:
+    world = running()
+    ended(world, "worker:2")
+    world.exit("worker:0", code=1, message="RuntimeError: Connection closed by peer")
+    pass_time(world, 2, IDLE, WORKERS)
+    verdict = world.machine.verdict
+    assert verdict is not None and verdict.first_failure is not None
+    assert verdict.message == "RuntimeError: Connection closed by peer (worker:2 had ended with 0 before)"
+    assert verdict.first_failure.message == "RuntimeError: Connection closed by peer"
+
+
 def test_after_a_restart_everybody_has_the_whole_time_again() -> None:
     world = running(restart=RestartSpec(max_user=1))
     ended(world, "worker:2")
