@@ -93,13 +93,17 @@ def inspect(scene: Scene, expected: Expected, code: int | None, document: dict[s
     who = scene.task if expected.root == "victim" else expected.root
     if expected.cause and who and blamed != who:
         found.append(f"{blamed} was blamed, not {who}")
-    own = [e.text for e in scene.events if e.task == blamed and e.fields.get("state") in ("FAILED", "LOST")]
+    own = [
+        e.text
+        for e in scene.events
+        if e.task == blamed and (e.fields.get("state") in ("FAILED", "LOST") or e.kind is EventKind.WARNING)
+    ]
     told = "\n".join([*own, failure.message if failure else "", outcome.message])
     if expected.message and not re.search(expected.message, told):
         found.append(f"nothing says /{expected.message}/: {outcome.message[:200]}")
     if expected.evidence and not re.search(expected.evidence, "\n".join(failure.tail if failure else ())):
         found.append(f"the first failure does not show /{expected.evidence}/")
-    warnings = [e for e in scene.events if e.kind.value == "WARNING"]
+    warnings = [e for e in scene.events if e.kind is EventKind.WARNING]
     if expected.warned and not any(e.fields.get("reason") == expected.warned for e in warnings):
         found.append(f"nobody warned of {expected.warned}")
     text_right = len(found) == before if expected.cause or expected.message else None
