@@ -29,7 +29,7 @@ demo: setup java $(TENSORFLOW)/.complete  ## train on a real one-machine YARN an
 	@examples/demo.sh $(BIN)/tony $(TONY_TENSORFLOW_PYTHON)
 
 .PHONY: test
-test: setup java torch horovod  ## all tests: pure, processes, real YARN
+test: setup java docker torch horovod  ## all tests: pure, processes, real YARN
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-unit test-process test-faults test-cluster
@@ -39,7 +39,7 @@ test-process: setup torch horovod  ## real processes on this machine
 	$(BIN)/python -m pytest tests/process tests/contract $(PYTEST_ARGS)
 test-faults: setup  ## the short part of the fault matrix, on this machine
 	$(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
-test-cluster: setup java horovod  ## a real YARN on this machine
+test-cluster: setup java docker horovod  ## a real YARN on this machine
 	$(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)
 
 .PHONY: bench
@@ -83,6 +83,12 @@ java:
 	  line="apt-get install -y --no-install-recommends openjdk-17-jre-headless maven"; \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -q && DEBIAN_FRONTEND=noninteractive $$line; \
 	  else echo "Java or Maven is missing. Run: sudo $$line"; exit 1; fi; fi
+
+# Only for the Docker tests, which start the engine themselves, as root, and else say why they skip.
+.PHONY: docker
+docker:
+	@if ! command -v dockerd >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends docker.io; fi
 
 # Only for the PyTorch tests, which say so when they skip.
 .PHONY: torch

@@ -170,7 +170,7 @@ def _backend(here: Path, environment: AppMasterEnvironment, record: JobRecord) -
     if environment.backend == "yarn":
         from tony.yarn import YarnContainers
 
-        return YarnContainers.from_current()
+        return YarnContainers.from_current({role.name: role.image for role in record.spec.roles if role.image})
     launch = importlib.util.find_spec("executor.launch")
     assert launch is not None and launch.origin is not None
 

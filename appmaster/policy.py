@@ -19,6 +19,7 @@ _FINAL = frozenset(
         Reason.ARTIFACT_CHANGED,
         Reason.UNREACHABLE_PEER,
         Reason.BAD_ENV,
+        Reason.BAD_IMAGE,
         Reason.USER_IMPORT,
         Reason.GPU_OOM,
         Reason.INFEASIBLE,
@@ -44,6 +45,7 @@ _PLATFORM = frozenset(
         Reason.REGISTRATION_TIMEOUT,
         Reason.BAD_ARCHIVE,
         Reason.BAD_ENV,
+        Reason.BAD_IMAGE,
     }
 )
 

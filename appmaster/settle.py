@@ -20,6 +20,8 @@ _END_REASONS = {
     EndCause.DISK_FAILED: Reason.DISK_FULL,
     EndCause.LAUNCH_FAILED: Reason.LAUNCH_FAILED,
     EndCause.ARTIFACT_CHANGED: Reason.ARTIFACT_CHANGED,
+    EndCause.BAD_IMAGE: Reason.BAD_IMAGE,
+    EndCause.BAD_ENV: Reason.BAD_ENV,
 }
 
 

@@ -43,6 +43,10 @@ class EndCause(str, Enum):
     LAUNCH_FAILED = "LAUNCH_FAILED"
     ARTIFACT_CHANGED = "ARTIFACT_CHANGED"
     """A file that it was to get is not there any more, or another one."""
+    BAD_IMAGE = "BAD_IMAGE"
+    """Its Docker image, or what was asked for it, will be refused by every node."""
+    BAD_ENV = "BAD_ENV"
+    """The interpreter cannot start the executor."""
     UNKNOWN = "UNKNOWN"
 
 

@@ -110,6 +110,8 @@ class Reason(str, Enum):
     """A file of the job was removed or changed after the submit."""
     BAD_ENV = "BAD_ENV"
     """The Python environment does not run on the node."""
+    BAD_IMAGE = "BAD_IMAGE"
+    """The Docker image, or what was asked for its containers, is refused."""
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
     OUT_OF_VMEM = "OUT_OF_VMEM"
     GPU_OOM = "GPU_OOM"
@@ -161,6 +163,7 @@ _FAULTS = {
     Reason.EARLY_EXIT: Fault.USER,
     Reason.BAD_ARCHIVE: Fault.USER,
     Reason.BAD_ENV: Fault.USER,
+    Reason.BAD_IMAGE: Fault.USER,
     Reason.OUT_OF_MEMORY: Fault.USER,
     Reason.OUT_OF_VMEM: Fault.USER,
     Reason.GPU_OOM: Fault.USER,

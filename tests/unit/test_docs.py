@@ -24,6 +24,7 @@ PAGES = sorted(
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "examples").rglob("*.md"),
         *(ROOT / "benchmarks").rglob("*.md"),
+        *(ROOT / "docker").rglob("*.md"),
     ]
 )
 

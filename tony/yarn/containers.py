@@ -5,16 +5,22 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeVar
 
 from tony.containers import AppState, EndCause, HandleState, Identity, Phase
 from tony.errors import Unreachable
+from tony.yarn.nodes import NodeWatch, last_lines
 from tony.yarn.skeinlink import Master, Silent, SkeinContainer
 from tony.yarn.specification import plain_environment
+from tony.yarn.startfailure import explained
 
 T = TypeVar("T")
 
 GONE_AFTER_S = 30.0
+_STARTING_S = 300.0
+"""A container that has run so long has started: fetching a large image takes minutes."""
+_EXPLAIN_S = 3.0
 _MAX_DIAGNOSTICS = 8000
 """Longer texts break skein's header limit, and nobody reads them in a table of applications."""
 
@@ -26,16 +32,27 @@ class MasterGone(Unreachable):
 class YarnContainers:
     """Containers of the application that this process is the master of. Thread-safe; all calls block."""
 
-    def __init__(self, master: Master, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        master: Master,
+        monotonic: Callable[[], float] = time.monotonic,
+        images: Mapping[str, str] = MappingProxyType({}),
+        nodes: NodeWatch | None = None,
+    ) -> None:
+        """`images` by role: their containers may be refused by nodes, which are asked about them while they start."""
         self._master = master
+        self._images = dict(images)
+        self._nodes = nodes or NodeWatch()
+        self._running_since: dict[str, float] = {}
+        self._explained: dict[str, HandleState] = {}
         self._monotonic = monotonic
         self._silent_since: float | None = None
         self._closed = False
 
     @classmethod
-    def from_current(cls) -> YarnContainers:
+    def from_current(cls, images: Mapping[str, str] = MappingProxyType({})) -> YarnContainers:
         """Connect from inside the master's container. Raises TonyError elsewhere."""
-        return cls(Master())
+        return cls(Master(), images=images)
 
     @property
     def application_id(self) -> str:
@@ -56,7 +73,10 @@ class YarnContainers:
 
     def poll(self) -> Sequence[HandleState]:
         """See `ContainerBackend.poll`. May be as late as skein's beat, and RUNNING is no proof of life."""
-        return [handle_state(container) for container in self._called(self._master.containers)]
+        containers = self._called(self._master.containers)
+        self._watch(containers)
+        until = self._monotonic() + _EXPLAIN_S
+        return [self._state(container, until) for container in containers]
 
     def progress(self, fraction: float) -> None:
         """See `ContainerBackend.progress`."""
@@ -71,7 +91,35 @@ class YarnContainers:
         """See `ContainerBackend.close`: YARN ends the containers with the application."""
         if not self._closed:
             self._closed = True
+            self._nodes.close()
             self._master.close()
+
+    def _watch(self, containers: Sequence[SkeinContainer]) -> None:
+        """Have nodes asked about Docker containers that are young enough to fail at their start."""
+        if not self._images:
+            return
+        now = self._monotonic()
+        young = []
+        for container in containers:
+            if container.state == "RUNNING" and _role(container) in self._images:
+                since = self._running_since.setdefault(container.id, now)
+                if now - since < _STARTING_S:
+                    young.append((container.container_id, container.node))
+        self._nodes.watch(young)
+
+    def _state(self, container: SkeinContainer, until: float) -> HandleState:
+        """The container as it is; one that has failed is looked into once, within the time that a poll may take."""
+        known = self._explained.get(container.id)
+        if known is not None:
+            return known
+        state = handle_state(container)
+        if container.state != "FAILED" or not container.container_id or self._monotonic() > until:
+            return state
+        role = _role(container)
+        said = self._nodes.said(container.container_id, container.node) if role in self._images else None
+        lines = last_lines(container.node, container.container_id, f"{role}.log")
+        self._explained[container.id] = explained(state, self._images.get(role), said, lines)
+        return self._explained[container.id]
 
     def _called(self, call: Callable[[], T]) -> T:
         try:
@@ -86,6 +134,11 @@ class YarnContainers:
             raise
         self._silent_since = None
         return answer
+
+
+def _role(container: SkeinContainer) -> str:
+    """skein names containers ``role_3``."""
+    return container.id.rpartition("_")[0]
 
 
 def handle_state(container: SkeinContainer) -> HandleState:

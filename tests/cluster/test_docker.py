@@ -1,0 +1,188 @@
+"""Jobs in Docker images on a real YARN, with the real Docker engine. Nodes end successes as late as production's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import Tony, wait_for
+
+from tony.localcluster.cluster import ClusterSettings, LocalCluster
+from tony.packaging.runtime import this_python
+from tony.yarn import start_driver, stop_driver
+
+pytestmark = pytest.mark.timeout(300)
+
+ROOT = Path(__file__).parents[2]
+IMAGE, NO_PYTHON, UNTRUSTED = "local/tony-test:1", "local/tony-no-python:1", "elsewhere/tony-test:1"
+ENGINE_S = 30.0
+LATE_S = 27.0
+"""Between the end of a container that succeeds and its end in YARN's eyes: nine pauses of 3 s."""
+POLICY = """\
+trusted-registries = local
+networks = host
+ro-mounts = /etc/passwd, /etc/group, {shared}
+rw-mounts =
+inspect-max-retries = 10
+"""
+
+
+def docker(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *words], capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[None]:
+    """A Docker engine: the one that is there, else one of these tests' own, where they may start it."""
+    if shutil.which("docker") is None:
+        pytest.skip("there is no Docker client (apt-get install docker.io)")
+    if docker("version").returncode == 0:
+        yield
+        return
+    if os.geteuid() != 0 or shutil.which("dockerd") is None:
+        pytest.skip("no Docker engine answers, and only root can start one (apt-get install docker.io)")
+    folder = Path(tempfile.mkdtemp(prefix="tony-docker-"))
+    socket = f"unix://{folder}/s"
+    command = ["dockerd", "--host", socket, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"]
+    command += ["--pidfile", f"{folder}/pid", "--bridge", "none", "--iptables=false"]
+    with (folder / "log").open("wb") as log:
+        daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    before = os.environ.get("DOCKER_HOST")
+    os.environ["DOCKER_HOST"] = socket
+    try:
+        deadline = time.monotonic() + ENGINE_S
+        while docker("version").returncode != 0:
+            if daemon.poll() is not None or time.monotonic() > deadline:
+                last = (folder / "log").read_text().strip().splitlines()[-1:]
+                pytest.skip(f"dockerd does not start here: {''.join(last)}")
+            time.sleep(0.1)
+        yield
+    finally:
+        daemon.terminate()
+        daemon.wait(30)
+        if before is None:
+            del os.environ["DOCKER_HOST"]
+        else:
+            os.environ["DOCKER_HOST"] = before
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def images(engine: None) -> Iterator[None]:
+    """An image with this machine's Python, the same from another registry, and one without any Python."""
+    made = subprocess.run([str(ROOT / "docker" / "test-image.sh"), IMAGE], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert docker("tag", IMAGE, UNTRUSTED).returncode == 0
+    made = subprocess.run([str(ROOT / "docker" / "test-image.sh"), NO_PYTHON, "none"], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    yield
+    docker("rmi", "--force", IMAGE, UNTRUSTED, NO_PYTHON)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the nodes that jobs may mount."""
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "greeting").write_text("hello from the node\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def docker_cluster(images: None, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    policy = tmp_path_factory.mktemp("policy") / "policy"
+    policy.write_text(POLICY.format(shared=shared))
+    cluster = LocalCluster(tmp_path_factory.mktemp("docker-yarn"))
+    settings = ClusterSettings(nodes=1, memory_mb=6144, vcores=32, docker=True, docker_policy=str(policy))
+    try:
+        cluster.start(settings)
+        yield cluster
+    finally:
+        cluster.stop()
+    left = docker("ps", "--all", "--quiet", "--filter", f"label=tony.local-cluster={cluster.home}")
+    assert left.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def yarn_environment(
+    docker_cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """Variables of a user of the cluster with Docker."""
+    state = tmp_path_factory.mktemp("docker-state")
+    before = os.environ.get("TONY_STATE_DIR")
+    os.environ["TONY_STATE_DIR"] = str(state)
+    try:
+        start_driver(docker_cluster.conf_dir, docker_cluster.bin_dir, state / "driver")
+        yield {
+            "HADOOP_CONF_DIR": str(docker_cluster.conf_dir),
+            "PATH": f"{docker_cluster.bin_dir}:{os.environ['PATH']}",
+            "TONY_STATE_DIR": str(state),
+        }
+        stop_driver()
+    finally:
+        if before is None:
+            del os.environ["TONY_STATE_DIR"]
+        else:
+            os.environ["TONY_STATE_DIR"] = before
+
+
+@pytest.fixture
+def backend(engine: None) -> str:
+    return "yarn"
+
+
+def flags(image: str = IMAGE, *more: str) -> tuple[str, ...]:
+    # "auto" is what a user has; the fixture's "none" means the same in an image.
+    return ("--image", image, *more)
+
+
+def test_a_job_trains_in_an_image_and_is_over_when_its_tasks_are(tony: Tony, shared: Path) -> None:
+    mount = f"{shared}:/shared:ro"
+    began = time.monotonic()
+    done = tony.submit("trains_with_sockets.py", "/shared/greeting", flags=flags(IMAGE, "--mount", mount))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("mounted: hello from the node") == 2
+    assert len(re.findall(r"in Docker: True, slope (?:2.99|3.00)", done.stdout)) == 2
+    application_id = tony.applications()[0]
+    logs = tony.run("logs", application_id).stdout
+    assert "slope" in logs
+    # Were the ends of the containers awaited, it would have taken longer than their lateness alone.
+    assert time.monotonic() - began < LATE_S + 60
+
+
+def test_a_task_keeps_its_exit_code(tony: Tony) -> None:
+    code, document = tony.begin("exit_3.py", flags=flags()).result()
+    assert (code, document["reason"], document["first_failure"]["exit_code"]) == (100, "WORKER_EXIT", 3)
+
+
+def test_a_killed_job_saves_within_its_grace_and_leaves_no_container(tony: Tony) -> None:
+    job = tony.begin("checkpoints_on_sigterm.py", flags=flags())
+    job.processes("user")
+    application_id = job.application_id()
+    assert tony.run("kill", application_id).returncode == 0
+    code, document = job.result()
+    assert (code, document["reason"]) == (103, "CANCELLED")
+    assert "saved" in tony.run("logs", application_id).stdout
+    wait_for(lambda: docker("ps", "--quiet").stdout == "", timeout_s=LATE_S)
+
+
+def test_what_a_node_refuses_ends_at_once_with_its_own_sentence(tony: Tony) -> None:
+    known = ("--image-python", this_python())
+    cases = {
+        "no such image": flags("local/absent:9", *known),
+        f"has no python{this_python()}": flags(NO_PYTHON, *known),
+        "does not trust": flags(UNTRUSTED),
+        "mount is not allowed": flags(IMAGE, "--mount", "/etc/shadow:/secret:ro"),
+    }
+    jobs = {said: tony.begin("exit_0.py", flags=("--workers", "1", *given)) for said, given in cases.items()}
+    for said, job in jobs.items():
+        code, document = job.result(150.0)
+        assert (code, document["reason"]) == (100, "BAD_IMAGE"), document
+        assert document["generations"] == 1
+        assert said in document["message"], document
