@@ -85,8 +85,9 @@ def find_hang(spec: HangSpec, gang: Sequence[TaskRecord], pulses: Mapping[TaskId
         return None
     shown = format_duration(limit)
     for task, pulse in watched:
-        if pulse.frozen_s(now) >= limit:
-            return Hang(task, f"a process of {task} is stopped (SIGSTOP or a debugger) for {shown}", now)
+        if pulse.frozen and pulse.quiet_s(now) >= limit:
+            text = f"a process of {task} is stopped (SIGSTOP or a debugger), and the task does nothing for {shown}"
+            return Hang(task, text, now)
     if all(pulse.quiet_s(now) >= limit for _, pulse in watched):
         quietest = max(watched, key=lambda pair: pair[1].quiet_s(now))[0]
         return Hang(quietest, f"no task has reported, written or computed anything for {shown}", now)

@@ -21,13 +21,14 @@ _WARM_UP_REPORTS = 5
 class Pulse:
     """One user process since its release. Times are monotonic seconds; `active_at` begins with the release.
 
-    `measured`: whether its executor can tell of processor time at all; without that, silence means nothing.
-    `slowest_s`: the longest time between two reports after the warm-up, 0 while that is not known.
+    `frozen`: whether a process of it is stopped (SIGSTOP, a debugger). `measured`: whether its executor can tell of
+    processor time at all; without that, silence means nothing. `slowest_s`: the longest time between two reports
+    after the warm-up, 0 while that is not known.
     """
 
     active_at: float
     reported_at: float | None = None
-    frozen_since: float | None = None
+    frozen: bool = False
     measured: bool = False
     reports: int = 0
     slowest_s: float = 0.0
@@ -48,10 +49,7 @@ class Pulse:
             self._output_bytes = output_bytes
             if busy:
                 self.active_at = now
-            if not metrics.get("frozen"):
-                self.frozen_since = None
-            elif self.frozen_since is None:
-                self.frozen_since = now
+            self.frozen = bool(metrics.get("frozen"))
         # After a broken connection everything is told once more: only what is new is a sign of life.
         news = any(self._said.get(name) != value for name, value in progress.items())
         if news:
@@ -70,13 +68,7 @@ class Pulse:
         self.active_at += seconds
         if self.reported_at is not None:
             self.reported_at += seconds
-        if self.frozen_since is not None:
-            self.frozen_since += seconds
 
     def quiet_s(self, now: float) -> float:
         """How long there was no sign at all; 0 where it cannot be known."""
         return now - self.active_at if self.measured else 0.0
-
-    def frozen_s(self, now: float) -> float:
-        """How long a process of it has been stopped (SIGSTOP, a debugger) while the others did nothing."""
-        return min(now - self.frozen_since, self.quiet_s(now)) if self.frozen_since is not None else 0.0

@@ -31,7 +31,7 @@ from tony.spec import (
 )
 from tony.units import parse_duration_s
 
-LEAST_HANG_S = 10.0
+LEAST_HANG_S = 5.0
 
 
 @dataclass(frozen=True)
