@@ -71,9 +71,12 @@ class Network:
         return Counters(*numbers)
 
     def _build(self) -> None:
-        _run("ip", "link", "add", self._bridge, "type", "bridge")
-        self._exit.callback(_run, "ip", "link", "del", self._bridge, check=False)
-        _run("ip", "link", "set", self._bridge, "up")
+        # The bridge has a namespace of its own: where Docker runs, the machine's firewall drops what bridges carry.
+        hub = f"{self._bridge}-hub"
+        _run("ip", "netns", "add", hub)
+        self._exit.callback(_run, "ip", "netns", "del", hub, check=False)
+        _run("ip", "-n", hub, "link", "add", self._bridge, "type", "bridge")
+        _run("ip", "-n", hub, "link", "set", self._bridge, "up")
         for rank in range(self.size):
             space, outer = self.name(rank), f"{self._bridge}v{rank}"
             _run("ip", "netns", "add", space)
@@ -83,14 +86,15 @@ class Network:
             hosts.parent.mkdir(parents=True)
             self._exit.callback(shutil.rmtree, hosts.parent, ignore_errors=True)
             hosts.write_text(f"127.0.0.1 localhost\n{self.address(rank)} {socket.gethostname()}\n")
-            _run("ip", "link", "add", outer, "type", "veth", "peer", "name", INTERFACE, "netns", space)
-            _run("ip", "link", "set", outer, "master", self._bridge, "up")
+            peer = ["peer", "name", INTERFACE, "netns", space]
+            _run("ip", "-n", hub, "link", "add", outer, "type", "veth", *peer)
+            _run("ip", "-n", hub, "link", "set", outer, "master", self._bridge, "up")
             _run("ip", "-n", space, "address", "add", f"{self.address(rank)}/24", "dev", INTERFACE)
             _run("ip", "-n", space, "link", "set", INTERFACE, "up")
             _run("ip", "-n", space, "link", "set", "lo", "up")
             if self.rate:
                 shape = ["root", "tbf", "rate", self.rate, "burst", str(BURST_BYTES), "latency", "100ms"]
-                _run("tc", "qdisc", "add", "dev", outer, *shape)
+                _run("ip", "netns", "exec", hub, "tc", "qdisc", "add", "dev", outer, *shape)
                 _run("ip", "netns", "exec", space, "tc", "qdisc", "add", "dev", INTERFACE, *shape)
 
 
