@@ -11,7 +11,7 @@ One idle task alone is no hang: others may wait for rank 0, which evaluates or w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from appmaster.pulse import Pulse
@@ -89,8 +89,8 @@ def find_hang(spec: HangSpec, gang: Sequence[TaskRecord], pulses: Mapping[TaskId
             text = f"a process of {task} is stopped (SIGSTOP or a debugger), and the task does nothing for {shown}"
             return Hang(task, text, now)
     if all(pulse.quiet_s(now) >= limit for _, pulse in watched):
-        quietest = max(watched, key=lambda pair: pair[1].quiet_s(now))[0]
-        return Hang(quietest, f"no task has reported, written or computed anything for {shown}", now)
+        text = f"no task has reported, written or computed anything for {shown}"
+        return Hang(_suspect(watched, Pulse.quiet_s, now), text, now)
     reporting = [(task, pulse) for task, pulse in watched if pulse.reported_at is not None]
     servers = any(record.task.role in AUXILIARY for record in gang)
     if any(_unreported_s(pulse, now) < limit for _, pulse in reporting) and not servers:
@@ -98,10 +98,21 @@ def find_hang(spec: HangSpec, gang: Sequence[TaskRecord], pulses: Mapping[TaskId
             if pulse.quiet_s(now) >= limit:
                 return Hang(task, f"{task} shows no sign of progress for {shown} while others report", now)
     elif reporting and all(_unreported_s(pulse, now) >= _BUSY_TIMES * limit for _, pulse in reporting):
-        oldest = max(reporting, key=lambda pair: _unreported_s(pair[1], now))[0]
         text = f"the tasks are busy, but none has reported for {format_duration(_BUSY_TIMES * limit)}"
-        return Hang(oldest, text, now)
+        return Hang(_suspect(reporting, _unreported_s, now), text, now)
     return None
+
+
+def _suspect(
+    watched: Sequence[tuple[TaskId, Pulse]], silent_s: Callable[[Pulse, float], float], now: float
+) -> TaskId:
+    """Whom the others wait for: who reports the lowest step; where all are as far, who has been silent longest.
+
+    A rank that stopped inside a step and those that wait for it at its end fall silent in the same second.
+    """
+    steps = [pulse.step for _, pulse in watched if pulse.step is not None]
+    behind = [pair for pair in watched if pair[1].step == min(steps)] if len(set(steps)) > 1 else watched
+    return max(behind, key=lambda pair: silent_s(pair[1], now))[0]
 
 
 def _unreported_s(pulse: Pulse, now: float) -> float:

@@ -63,6 +63,11 @@ class Pulse:
         self.reports += 1
         self.reported_at = self.active_at = now
 
+    @property
+    def step(self) -> float | None:
+        """The last step that the script has reported, if it reports steps."""
+        return self._said.get("step")
+
     def shift(self, seconds: float) -> None:
         """Nobody listened for so long: the process was not silent."""
         self.active_at += seconds

@@ -65,6 +65,26 @@ def test_a_hang_is_warned_of_once_and_everybody_is_asked_where_it_is() -> None:
     assert world.machine.verdict is None
 
 
+@pytest.mark.parametrize("behind", WORKERS)
+def test_who_is_a_step_behind_is_named_and_not_who_waits_for_it(behind: str) -> None:
+    world = running()
+    for name in WORKERS:
+        steps = {"step": 8.0 if name == behind else 9.0}
+        world.feed(on.Beaten(world.who(name), IDLE, steps))
+    all_idle(world, 70)
+    [warned] = [c for c in world.all(do.RecordEvent) if c.kind is EventKind.WARNING]
+    assert warned.task == behind
+
+
+def test_a_rank_that_never_reports_is_not_behind() -> None:
+    pulses = {TaskId("worker", 0): Pulse(0.0), TaskId("worker", 1): Pulse(0.0)}
+    for task, pulse in pulses.items():
+        pulse.beat(IDLE, {"step": 9.0} if task.index == 0 else {}, 5.0 + task.index)
+    world = running()
+    hang = find_hang(MINUTE, tuple(world.machine.tasks.values()), pulses, 100.0)
+    assert hang is not None and hang.task == TaskId("worker", 0)
+
+
 def test_a_job_that_goes_on_may_hang_again() -> None:
     world = running()
     all_idle(world, 70)
