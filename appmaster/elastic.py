@@ -273,8 +273,10 @@ class Elastic(Placement):
             return ""
         have = len(self._members())
         asked = [record for record in self._candidates() if record.state is TaskState.REQUESTED]
-        lacking = f"{len(asked)} × {role.name} {size_words(role)}" if asked else "the new ones to prepare"
-        return f"{have} of {self.target} {role.name} tasks run, waiting for {lacking} in queue {self.job.queue}"
+        lacking = "the new ones to prepare"
+        if asked:
+            lacking = f"{len(asked)} × {role.name} {size_words(role)} in queue {self.job.queue}"
+        return f"{have} of {self.target} {role.name} tasks run, waiting for {lacking}"
 
     def _note_release(self) -> None:
         """A generation was released: growth begins to wait anew."""

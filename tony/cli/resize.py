@@ -47,7 +47,8 @@ def resize(
         after = handle.snapshot() if no_wait else _wait(output, handle, workers, timeout_s)
         was = before.size.now if before.size is not None else workers
         now = after.size.now if after.size is not None else workers
-        output.say(f"{handle.application_id} {after.state.value} with {now} tasks, generation {after.generation}")
+        tasks = f"{now} task" + ("s" if now != 1 else "")
+        output.say(f"{handle.application_id} {after.state.value} with {tasks}, generation {after.generation}")
         if output.json:
             output.document(
                 {
