@@ -102,6 +102,8 @@ class Attendance(ABC):
             self._held(record)
         if seen.phase is Phase.ENDED and record.ended is None:
             record.ended, record.ended_at = seen, self._now
+            if seen.cause is not EndCause.KILLED_BY_US:
+                record.fences.pop(record.incarnation, None)
             self._settle(record)
 
     def _on_greeted(self, fact: on.Greeted) -> None:
@@ -162,6 +164,7 @@ class Attendance(ABC):
         record = self._heard(fact.identity)
         if record is not None:
             record.connected = False
+            record.fences.pop(record.incarnation, None)
             self._out.append(do.DropStream(record.identity))
             if record.state is not TaskState.SUCCEEDED and record.state.live:
                 final = TaskState.FAILED if record.failure else TaskState.STOPPED
@@ -273,8 +276,8 @@ class Attendance(ABC):
         """
         if fact.state.phase is Phase.ENDED and fact.state.cause is not EndCause.KILLED_BY_US:
             record = self.tasks.get(fact.identity.task)
-            if record is not None and record.incarnation == fact.identity.incarnation + 1:
-                record.release_after = 0.0
+            if record is not None:
+                record.fences.pop(fact.identity.incarnation, None)
 
     def _leave(self, record: TaskRecord, why: str) -> None:
         """Let an executor go politely where we speak with it, else through the cluster."""

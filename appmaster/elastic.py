@@ -14,6 +14,7 @@ from appmaster.gang import Stages, size_words
 from appmaster.incident import Incident
 from appmaster.placement import Placement
 from appmaster.tasks import TaskRecord
+from tony.containers import EndCause
 from tony.events import EventKind
 from tony.snapshot import JobSize
 from tony.spec import JobSpec
@@ -122,7 +123,13 @@ class Elastic(Placement):
     def _dismiss(self, record: TaskRecord, why: str) -> None:
         record.wanted = False
         if record.state is not TaskState.NEW:
+            if record.ended is None or record.ended.cause is EndCause.KILLED_BY_US:
+                record.fence(self.job.times.lease_s)
             self._leave(record, why)
+
+    def _others_are_gone(self) -> bool:
+        """Whether nobody who was dismissed can still run beside the new generation."""
+        return all(record.wanted or record.release_after <= self._now for record in self._of_role())
 
     # Larger ---------------------------------------------------------------------------------------------------
 
@@ -170,10 +177,7 @@ class Elastic(Placement):
             if record.wanted or (record.asked_at is not None and record.state.live):
                 continue
             if record.state is not TaskState.NEW:
-                fence = record.heard_at + self.job.times.lease_s if record.heard_at and record.ended is None else 0.0
-                departed = record.state is TaskState.STOPPED and not record.connected
                 record.next_incarnation()
-                record.release_after = 0.0 if departed else max(record.release_after, fence)
             self._request(record)
             count -= 1
 

@@ -257,10 +257,9 @@ class JobMachine(Elastic, Watching):
             self._task_event(record, TaskState.FAILED, "replaced")
         reported = record.report is not None
         certain = reported or (record.ended is not None and record.ended.cause is not EndCause.KILLED_BY_US)
-        heard_at = record.heard_at
+        if not certain:
+            record.fence(self.job.times.lease_s)
         record.next_incarnation()
-        if heard_at is not None and not certain:
-            record.release_after = heard_at + self.job.times.lease_s
         self._request(record)
 
     # Stages, gang, release ------------------------------------------------------------------------------------
@@ -275,7 +274,7 @@ class JobMachine(Elastic, Watching):
 
     def _release_ready(self) -> None:
         if self.state in (JobState.ALLOCATING, JobState.RESTARTING):
-            if not self.stages.ready(self.stage, self.generation, self._now):
+            if not self.stages.ready(self.stage, self.generation, self._now) or not self._others_are_gone():
                 return
             self.marks["allocated"] = self.marks.get("allocated", self._wall())
             self.marks["released"] = self._wall()
@@ -289,7 +288,7 @@ class JobMachine(Elastic, Watching):
         if not ready:
             return
         for record in ready:
-            record.release_after = 0.0
+            record.fences.clear()
             self._task_event(record, TaskState.RUNNING, f"released in generation {self.generation}")
         # The state is kept first: a process started again must know who was let go.
         self._out.append(do.SaveState())

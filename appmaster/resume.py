@@ -125,11 +125,13 @@ def next_attempt(
     machine.restarts, machine.urls = kept.restarts, {}
     machine.marks = {**kept.marks, "am_started": wall}
     machine.target = kept.target
-    machine.nodes = kept.nodes.shifted(kept.wall_offset - machine.wall_offset)
+    ahead_s = kept.wall_offset - machine.wall_offset
+    machine.nodes = kept.nodes.shifted(ahead_s)
     for record in kept.tasks:
         finished = record.state is TaskState.SUCCEEDED and not machine.stages.contains(machine.stage, record.task)
         if not finished:
             record.next_incarnation()
+        record.fences = {number: at + ahead_s for number, at in record.fences.items()}
         machine.tasks[record.task] = record
     machine.stages = Stages(job, machine.tasks)
     return machine

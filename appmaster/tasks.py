@@ -44,14 +44,24 @@ class TaskRecord:
     heard_at: float | None = None
     ended_at: float | None = None
     user_stop_deadline: float | None = None
-    release_after: float = 0.0
-    """A replacement is released only when its predecessor certainly no longer runs."""
+    fences: dict[int, float] = field(default_factory=dict)
+    """Until when earlier incarnations may still run, unknown to us, by incarnation."""
     metrics: dict[str, float] = field(default_factory=dict)
     progress: dict[str, float] = field(default_factory=dict)
     gpus: tuple[str, ...] = ()
     warning: str = ""
     """What is wrong with it although it runs."""
     story: list[str] = field(default_factory=list)
+
+    @property
+    def release_after(self) -> float:
+        """A successor is released, and the gang goes on, only when no earlier incarnation can run any more."""
+        return max(self.fences.values(), default=0.0)
+
+    def fence(self, lease_s: float) -> None:
+        """This incarnation was heard of, and may run on until its lease is over."""
+        if self.heard_at is not None:
+            self.fences[self.incarnation] = self.heard_at + lease_s
 
     @property
     def identity(self) -> Identity:

@@ -25,7 +25,15 @@ _QUIET_S = 3.0
 _REMIND_S = 30.0
 _LAST_OUTPUT_S = 3.0
 _CONFIRM_S = 5.0
-_SHOWN = (EventKind.JOB, EventKind.WAITING, EventKind.WARNING, EventKind.DECISION, EventKind.URL)
+_SHOWN = (
+    EventKind.JOB,
+    EventKind.WAITING,
+    EventKind.WARNING,
+    EventKind.DECISION,
+    EventKind.URL,
+    EventKind.RESIZE,
+    EventKind.NODE,
+)
 
 
 @dataclass(frozen=True)
