@@ -74,6 +74,7 @@ def _rows(plan: Plan, stored: dict[str, bool]) -> Iterator[tuple[str, str]]:
     for role in job.roles:
         marks = [word for word, on in (("untracked", role.untracked), ("sidecar", role.sidecar)) if on]
         marks += [f"after {', '.join(role.depends_on)}"] if role.depends_on else []
+        marks += [f"{role.least} to {role.most}"] if role.elastic else []
         note = f" ({'; '.join(marks)})" if marks else ""
         yield "tasks", f"{role.instances} x {role.name}: {role.resources}{note}"
         if role.image is not None:
