@@ -270,6 +270,11 @@ class Elastic(Placement):
                 record.wanted = True
         self.stages.recount()
 
+    def _leaving_sentence(self) -> str:
+        """What a complete gang still waits for."""
+        leaving = [str(r.task) for r in self._of_role() if not r.wanted and r.release_after > self._now]
+        return f"waiting until {', '.join(leaving[:4])} has certainly ended" if leaving else ""
+
     def _growth_sentence(self) -> str:
         """What a running job of less than its size waits for."""
         role = self.elastic

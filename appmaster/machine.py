@@ -373,6 +373,7 @@ class JobMachine(Elastic, Watching):
     def _say_what_it_waits_for(self) -> None:
         if self.state in (JobState.ALLOCATING, JobState.RESTARTING):
             sentence = waiting_for(self.stages.gang(self.stage), self.job, self.generation)
+            sentence = sentence or self._leaving_sentence()
         elif self.state is JobState.BACKING_OFF:
             sentence = f"incomplete gang given back; round {self.rounds} of {self.job.times.gang_rounds} follows"
         else:

@@ -279,6 +279,30 @@ def test_a_shrink_lets_the_highest_ranks_leave_politely() -> None:
     assert world.machine.verdict is not None and world.machine.verdict.state is JobState.SUCCEEDED
 
 
+def test_the_smaller_gang_begins_when_those_who_left_have_ended() -> None:
+    world = running()
+    ask(world, 2)
+    stopped(world, *names(0, 1))
+    world.leave("worker:3")
+    world.pass_time(4.0, beating=names(0, 1, 2))
+    assert world.machine.state is JobState.RESTARTING
+    assert world.machine.waiting_for == "waiting until worker:2 has certainly ended"
+    world.leave("worker:2")
+    assert world.machine.state is JobState.RUNNING
+
+
+def test_a_dismissed_task_that_is_silent_is_waited_for_until_its_lease_is_over() -> None:
+    world = running()
+    world.pass_time(5.0, beating=names(0, 1, 2))
+    ask(world, 2)
+    stopped(world, *names(0, 1))
+    world.leave("worker:2")
+    world.pass_time(10.0, beating=names(0, 1))
+    assert world.machine.state is JobState.RESTARTING
+    world.pass_time(6.0, beating=names(0, 1))
+    assert world.machine.state is JobState.RUNNING
+
+
 def test_growth_prepares_all_new_ones_while_the_others_train_on() -> None:
     world = running()
     ask(world, 6)
