@@ -40,7 +40,8 @@ MULTIWORKER = Example("tensorflow-multiworker", "tensorflow", ("worker:0", "work
 PARAMETER_SERVER = Example("tensorflow-parameter-server", "tensorflow", ("chief:0",))
 V1_SERVER = Example("tensorflow-v1-server", "tensorflow", ("worker:0", "worker:1"))
 HOROVOD = Example("horovod-mnist", "horovod", ("worker:0", "worker:1"))
-ALL = (HELLO, STANDALONE, PYTORCH, MULTIWORKER, PARAMETER_SERVER, V1_SERVER, HOROVOD)
+SERVERS_QUANTIZED = Example("parameter-server-quantized", "tensorflow", ("chief:0",))
+ALL = (HELLO, STANDALONE, PYTORCH, MULTIWORKER, PARAMETER_SERVER, V1_SERVER, HOROVOD, SERVERS_QUANTIZED)
 
 
 def interpreter(example: Example) -> str:

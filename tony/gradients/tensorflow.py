@@ -25,13 +25,18 @@ from tony.gradients.request import settings_for
 
 
 class Gradients:
-    """One rank's side of the exchange. Arguments as of `settings_for`; outside of a job it changes nothing."""
+    """One rank's side of the exchange. Arguments as of `settings_for`; outside of a job it changes nothing.
 
-    def __init__(self, *, settings: Settings | None = None, **arguments: Any) -> None:
+    `transport`: instead of Horovod, for example a `tony.gradients.collective.CollectiveTransport`.
+    """
+
+    def __init__(self, *, settings: Settings | None = None, transport: Any = None, **arguments: Any) -> None:
         if settings is not None and arguments:
             raise BadSetting(f"give either settings or {', '.join(sorted(arguments))}")
         chosen = settings or settings_for(**arguments)
-        self.transport = HorovodTransport() if world_size() > 1 else None
+        if transport is None and world_size() > 1:
+            transport = HorovodTransport()
+        self.transport = transport
         self.exchange = None if self.transport is None else exchange_for(self.transport, chosen)
         self._report = JobReport()
         self.flush_next = False
