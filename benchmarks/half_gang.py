@@ -23,7 +23,8 @@ from tony.localcluster.cluster import ClusterSettings, LocalCluster
 
 QUEUES = ("left", "right")
 WORKERS, WORKER, MASTER = 4, "1g", "512m"
-MEMORY_MB = 2 * (2 * 1024 + 512)
+MEMORY_MB = 2 * (2 * 1024 + 2 * 512)
+"""Two workers on each node wherever the masters are; five at most, which is no second gang either."""
 RUN_S = 240.0
 JOB = "import time\ntime.sleep(1.0)\n"
 FLAGS = (

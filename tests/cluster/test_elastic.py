@@ -69,10 +69,10 @@ def test_a_job_starts_smaller_on_a_full_cluster_and_grows_when_there_is_room(ton
     with full_cluster(tony, folder, 4) as holder:
         flags = ("--workers", "3", "--min-workers", "1", "--memory", "1g", *QUICK)
         job = tony.begin("counts_to.py", "100000", str(folder), flags=flags)
-        wait_for(lambda: starts(folder, 1), timeout_s=90.0)
-        first = starts(folder, 1)
+        first = wait_for(lambda: starts(folder, 1), timeout_s=90.0)
         world = int(str(first[0][2]))
-        assert 1 <= world < 3 and len(first) == world
+        assert 1 <= world < 3
+        wait_for(lambda: len(starts(folder, 1)) == world)
         assert holder.process.poll() is None
     wait_for(lambda: any(len(starts(folder, generation)) == 3 for generation in (2, 3, 4)), timeout_s=90.0)
     (folder / "enough").touch()
