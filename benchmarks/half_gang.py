@@ -1,8 +1,8 @@
 """Two jobs that each hold half of what both need: how often, and how soon, both finish (R8).
 
-A YARN of two nodes has room for one gang of four. Two jobs are submitted at once, to two queues that get the same
-share, so that each is given two containers and waits for two more. The times of the protocol are short here (minutes
-by default); what is counted is whether both jobs succeed, and how long that takes.
+A YARN of two nodes has room for one gang of four. Two jobs in two queues of the same share ask for theirs in the same
+moment (a first stage waits for it), so that each is given some containers and waits for the rest. The times of the
+protocol are short here (minutes by default); counted is whether both jobs succeed, and how long that takes.
 
     python benchmarks/half_gang.py [--runs 20]
 """
@@ -22,24 +22,35 @@ import measure
 from tony.localcluster.cluster import ClusterSettings, LocalCluster
 
 QUEUES = ("left", "right")
-WORKERS, WORKER, MASTER = 4, "1g", "512m"
-MEMORY_MB = 2 * (2 * 1024 + 2 * 512)
+MEMORY_MB = 2 * (2 * 1024 + 2 * 512 + 256)
 """Two workers on each node wherever the masters are; five at most, which is no second gang either."""
 RUN_S = 240.0
-JOB = "import time\ntime.sleep(1.0)\n"
+JOB = """
+name: half-gang
+src: none
+venv: none
+queue: {queue}
+am: {{memory: 512m}}
+roles:
+  prepare:
+    instances: 1
+    memory: 256m
+    command: [sh, -c, "touch {folder}/here-{queue}; while [ ! -e {folder}/go ]; do sleep 0.05; done"]
+  worker: {{instances: 4, memory: 1g, command: [sleep, "1"], depends_on: [prepare]}}
+"""
 FLAGS = (
     *("-c", "gang_timeout=5s", "-c", "times.gang_rounds=8"),
     *("-c", "times.backoff_min=1s", "-c", "times.backoff_max=8s"),
 )
 
 
-def submit(queue: str, script: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+def submit(queue: str, folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
     """Begin to submit and follow one of the two."""
-    size = ("--workers", str(WORKERS), "--memory", WORKER, "--am-memory", MASTER, "--venv", "none")
-    command = [*measure.tony_command(), "--json", "submit", "--queue", queue, *size, *FLAGS, str(script)]
+    (folder / f"{queue}.yaml").write_text(JOB.format(queue=queue, folder=folder))
+    command = [*measure.tony_command(), "--json", "submit", "-f", f"{queue}.yaml", *FLAGS]
     return subprocess.Popen(
         command,
-        cwd=script.parent,
+        cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -48,12 +59,14 @@ def submit(queue: str, script: Path, environment: dict[str, str]) -> subprocess.
     )
 
 
-def once(script: Path, environment: dict[str, str]) -> tuple[list[str], float, bool]:
-    """Both jobs: their reasons, seconds until the later one was over, and whether both held a part for a while."""
-    began = time.monotonic()
-    clients = [submit(queue, script, environment) for queue in QUEUES]
+def once(folder: Path, environment: dict[str, str]) -> tuple[list[str], float, bool]:
+    """Both jobs: their reasons, seconds from the common moment to the later one's end, whether one gave back."""
+    clients = [submit(queue, folder, environment) for queue in QUEUES]
     reasons, gave_back = [], []
     try:
+        measure.wait_until(lambda: all((folder / f"here-{queue}").exists() for queue in QUEUES), RUN_S, "both jobs")
+        began = time.monotonic()
+        (folder / "go").touch()
         for client in clients:
             output, errors = client.communicate(timeout=max(1.0, RUN_S - (time.monotonic() - began)))
             document = json.loads(output.splitlines()[-1]) if output else {}
@@ -72,9 +85,6 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     chosen = parser.parse_args()
     with measure.workspace("half-gang") as work:
-        script = work / "src" / "short.py"
-        script.parent.mkdir()
-        script.write_text(JOB)
         own = LocalCluster(work / "cluster")
         seconds: list[float] = []
         both = stuck = 0
@@ -88,12 +98,18 @@ def main() -> None:
                 "NO_COLOR": "1",
             }
             for run in range(1, chosen.runs + 1):
-                reasons, took_s, gave_back = once(script, environment)
+                folder = work / f"run-{run}"
+                folder.mkdir()
+                reasons, took_s, gave_back = once(folder, environment)
                 good = reasons == ["SUCCEEDED", "SUCCEEDED"]
                 both += good
                 stuck += gave_back
                 seconds.append(took_s)
-                print(f"# {run}: {' '.join(reasons)}, {took_s:.0f} s", file=sys.stderr, flush=True)
+                print(
+                    f"# {run}: {' '.join(reasons)}, {took_s:.0f} s{', given back' if gave_back else ''}",
+                    file=sys.stderr,
+                    flush=True,
+                )
         finally:
             own.delete()
     print(f"# {measure.machine_line()}\n")
