@@ -18,11 +18,9 @@ GLOO_TIMEOUT_S = 150
 """Longer than anything below may take: whoever waits for it fails the test."""
 
 
-def run(
-    tmp_path: Path, *arguments: str, flags: tuple[str, ...] = ()
-) -> tuple[subprocess.CompletedProcess[str], float]:
+def run(tmp_path: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], float]:
     """The job on this machine and how long it took, in seconds."""
-    words = ["--cluster", "local", "--framework", "horovod", "--workers", "3", *flags]
+    words = ["--cluster", "local", "--framework", "horovod", "--workers", "3"]
     words += ["--env", f"HOROVOD_GLOO_TIMEOUT_SECONDS={GLOO_TIMEOUT_S}", "--python", interpreter(HOROVOD)]
     before = time.monotonic()
     environment = {"TONY_STATE_DIR": str(tmp_path), "TF_CPP_MIN_LOG_LEVEL": "3"}
