@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from tony.errors import TonyError, UsageError
+from tony.errors import TonyError, Unreachable, UsageError
 from tony.plan import JobSecrets, Plan
 from tony.spec import JobRecord, JobSpec, Resources, RoleSpec, Upload
 from tony.yarn.driver import driver_command, empty_jar
 from tony.yarn.fastbeat import beat_jar, beat_ms
 from tony.yarn.scripts import executor_script
 from tony.yarn.specification import application_spec, plain_environment
+from tony.yarn.submitter import Submitter
 
 SECRETS = JobSecrets("CERTIFICATE", "KEY", "OWNER", {"TOKEN": "SECRET"})
 LAUNCHER = Path("/tmp/staged/tony-launch.py")
@@ -112,7 +113,7 @@ def test_the_masters_jar_comes_from_the_cache_and_goes_to_no_task() -> None:
 def test_the_driver_has_next_to_nothing_to_upload_for_each_application(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tony.yarn.driver._java", lambda: "java")
+    monkeypatch.setattr("tony.yarn.driver.find_java", lambda: "java")
     command = driver_command(tmp_path)
     jar = Path(command[command.index("--jar") + 1])
     assert jar.parent == tmp_path and jar.stat().st_size < 1000
@@ -250,3 +251,12 @@ def test_the_beat_jar_holds_the_whole_yarn_site_and_a_shorter_interval() -> None
 
 def test_a_large_cluster_is_asked_less_often() -> None:
     assert (beat_ms(1), beat_ms(1000)) == (200, 1000)
+
+
+def test_without_java_a_submit_ends_before_anything_is_uploaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    monkeypatch.setenv("TONY_STATE_DIR", str(tmp_path))
+    with pytest.raises(Unreachable, match="Java was not found in JAVA_HOME"):
+        Submitter(tmp_path, None).warm_up()

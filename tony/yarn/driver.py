@@ -109,7 +109,7 @@ def driver_command(folder: Path) -> list[str]:
     jar = folder / "empty.jar"
     jar.write_bytes(empty_jar())
     options = ["-Dskein.log.level=INFO", f"-Djava.io.tmpdir={temporary}", *_OPTIONS]
-    return [_java(), *options, _MAIN, "--jar", str(jar)]
+    return [find_java(), *options, _MAIN, "--jar", str(jar)]
 
 
 def empty_jar() -> bytes:
@@ -200,7 +200,8 @@ def skein_jar() -> Path:
     raise Unreachable("skein's Java part is not installed.", "pip install 'skein==0.8.2'")
 
 
-def _java() -> str:
+def find_java() -> str:
+    """The Java that starts a driver: that of JAVA_HOME, else the first on the path. Raises Unreachable."""
     home = os.environ.get("JAVA_HOME")
     java = f"{home}/bin/java" if home else shutil.which("java")
     if java is None or not os.access(java, os.X_OK):

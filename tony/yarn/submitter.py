@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tony.errors import Unreachable
-from tony.yarn.driver import START_TIMEOUT_S, open_driver
-from tony.yarn.keptdriver import running_driver
+from tony.yarn.driver import START_TIMEOUT_S, find_java, open_driver
+from tony.yarn.keptdriver import KeptDriver, running_driver
 
 if TYPE_CHECKING:
     from tony.yarn.skeinlink import Driver
@@ -37,9 +37,14 @@ class Submitter:
         """The JVM that was started here, if one was."""
 
     def warm_up(self) -> None:
-        """Begin to open the driver in the background; returns at once. Errors come from `driver`."""
+        """Begin to open the driver in the background; returns at once. Other errors come from `driver`.
+
+        Raises Unreachable where there is no Java to start one with: that can be told before anything is uploaded.
+        """
         with self._lock:
             if self._opening is None:
+                if self._kept() is None:
+                    find_java()
                 self._closing.clear()
                 pool = ThreadPoolExecutor(1, "tony-driver")
                 self._opening = pool.submit(self._open)
@@ -70,10 +75,13 @@ class Submitter:
             opening.exception(START_TIMEOUT_S + _CONNECT_TIMEOUT_S)
         self._opened.close()
 
+    def _kept(self) -> KeptDriver | None:
+        return running_driver(self._conf_dir) if self._user is None else None
+
     def _open(self) -> Driver:
         from tony.yarn.skeinlink import Driver
 
-        kept = running_driver(self._conf_dir) if self._user is None else None
+        kept = self._kept()
         if kept is not None:
             try:
                 driver = Driver(kept.address, kept.credentials())
