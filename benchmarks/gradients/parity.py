@@ -33,6 +33,8 @@ MODES = {
     "4 bit": Settings(Scheme(4)),
     "2 bit": Settings(Scheme(2)),
     "2 bit up, 4 down": Settings(Scheme(2), Scheme(4)),
+    "4 bit up, 8 down": Settings(Scheme(4), Scheme(8)),
+    "8 bit up, 4 down": Settings(Scheme(8), Scheme(4)),
     "4 bit stochastic": Settings(Scheme(4, "stochastic")),
     "2 bit stochastic": Settings(Scheme(2, "stochastic")),
     "2 bit l2 up, 8 down (paper)": Settings(Scheme(2, "stochastic", "l2"), Scheme(8)),

@@ -58,7 +58,7 @@ def collective() -> dict[str, object]:
     gradients = Gradients(bits=4, transport=transport)
     average, finite = gradients.average([tf.fill((64, 32), float(transport.rank))], [variable])
     try:
-        gradients.average([tf.zeros((64, 32 + transport.rank))], [variable])
+        gradients.average([tf.zeros((64, 33 if transport.rank else 32))], [variable])
         message = "none"
     except (GradientError, tf.errors.OpError) as error:
         message = str(error)

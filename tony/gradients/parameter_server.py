@@ -30,11 +30,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tony.gradients import server_checkpoint
 from tony.gradients.errors import BadGradient, BadSetting
 from tony.gradients.exchange import Settings
-from tony.gradients.quantizer import BLOCK, Floats, Scheme
+from tony.gradients.quantizer import BLOCK, Floats
 from tony.gradients.request import settings_for
 from tony.gradients.server_async import AtOwnPace
 from tony.gradients.server_shard import Shard
@@ -96,6 +97,7 @@ class ParameterServers:
         self.discipline: InStep | AtOwnPace = (InStep if sync else AtOwnPace)(self.shards, self.workers)
         self.scheduled = 0
         """Calls scheduled so far, also before a restart: the next one's number."""
+        self._pulled: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
         with strategy.scope():
             self._locals = [_Local(tf, shard) for shard in self.shards]
 
@@ -105,6 +107,7 @@ class ParameterServers:
 
         worker = tf.cast(tf.distribute.coordinator.experimental_get_current_worker_index(), tf.int32)
         weights: list[Any] = [None] * len(self._names)
+        residuals: list[Any] = []
         for shard, state, local in zip(self.shards, self.discipline.states, self._locals, strict=True):
             version = local.version.read_value()
             with tf.device(shard.device):
@@ -120,9 +123,10 @@ class ParameterServers:
             local.copy.assign(now)
             local.version.assign(answer.version)
             residual = local.residual.read_value()
-            local.residual.assign(tf.cond(tf.size(answer.owed) > 0, lambda a=answer: a.owed, lambda r=residual: r))
+            residuals.append(tf.cond(tf.size(answer.owed) > 0, lambda a=answer: a.owed, lambda r=residual: r))
             for index, tensor in zip(shard.indices, shard.tensors(now, answer.exempt), strict=True):
                 weights[index] = tensor
+        self._pulled[tf.compat.v1.get_default_graph()] = residuals
         return weights
 
     def push(self, gradients: Sequence[Any], number: Any = -1) -> Any:
@@ -137,8 +141,8 @@ class ParameterServers:
         gradients = self._checked(gradients)
         worker = tf.cast(tf.distribute.coordinator.experimental_get_current_worker_index(), tf.int32)
         pushed, finite = [], tf.constant(True)
-        for shard, local in zip(self.shards, self._locals, strict=True):
-            one, fine = shard.encode([gradients[index] for index in shard.indices], local.residual.read_value())
+        for shard, residual in zip(self.shards, self._residuals_now(), strict=True):
+            one, fine = shard.encode([gradients[index] for index in shard.indices], residual)
             pushed.append(one)
             finite = tf.logical_and(finite, fine)
         applied = self.discipline.deliver(worker, pushed, finite, tf.cast(number, tf.int64))
@@ -184,6 +188,21 @@ class ParameterServers:
         elements = sum(shard.layout.elements for shard in self.shards)
         pushed, pulled = (sum(s.coded_bytes for s in self.shards), sum(s.down_bytes for s in self.shards))
         return Traffic(pushed + plain, pulled + plain, 8 * elements)
+
+    def _residuals_now(self) -> list[Any]:
+        """The residuals inside a step, as `pull` left them.
+
+        Not read again from their variables: TensorFlow does not order what is done with variables of the workers.
+        """
+        import tensorflow as tf
+
+        graph = tf.compat.v1.get_default_graph()
+        while graph is not None:
+            if graph in self._pulled:
+                pairs = zip(self._pulled[graph], self.shards, strict=True)
+                return [tf.ensure_shape(one, (shard.blocks, BLOCK)) for one, shard in pairs]
+            graph = getattr(graph, "outer_graph", None)
+        return [local.residual.read_value() for local in self._locals]
 
     def _checked(self, gradients: Sequence[Any]) -> list[Any]:
         import tensorflow as tf
@@ -253,9 +272,9 @@ def _accept(settings: Settings, variables: Sequence[Any]) -> Settings:
     """The settings as they are used here; raises for those, and for variables, that cannot be."""
     if settings.sparse:
         raise BadSetting("the mode 'sparse' is not possible with parameter servers", "use 2, 4 or 8 bits")
-    if settings.ways:
+    if settings.ways and settings.up:
         log.info("parameter servers do not measure what is fastest: 'auto' means %d bits here", AUTO_BITS)
-        settings = replace(settings, up=Scheme(AUTO_BITS), ways=())
+        settings = replace(settings, up=replace(settings.up, bits=AUTO_BITS), ways=())
     for scheme in (settings.up, settings.down):
         if scheme is not None and scheme.rounding != "nearest":
             raise BadSetting(f"rounding={scheme.rounding!r} is not possible with parameter servers", "use 'nearest'")
