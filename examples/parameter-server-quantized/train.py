@@ -62,8 +62,10 @@ def lead(cluster):
 
     @tf.function
     def step(number):
-        # every call takes another batch: a restarted run computes what an uninterrupted one would
-        picked = tf.random.stateless_uniform((BATCH,), tf.stack([number, 0]), maxval=len(train_x), dtype=tf.int32)
+        # batches follow from step and worker: a restarted run computes what an uninterrupted one would
+        worker = tf.cast(tf.distribute.coordinator.experimental_get_current_worker_index(), tf.int64)
+        seed = tf.stack([number // servers.workers, worker])
+        picked = tf.random.stateless_uniform((BATCH,), seed, maxval=len(train_x), dtype=tf.int32)
         weights = servers.pull()
         with tf.GradientTape() as tape:
             tape.watch(weights)
@@ -91,7 +93,7 @@ def lead(cluster):
         losses = []
         for _ in range(STEPS):
             losses += servers.schedule(coordinator, step)
-        coordinator.join()
+        servers.join(coordinator)
         epochs.assign(epoch + 1)
         loss = float(sum(coordinator.fetch(losses)) / len(losses))
         current().report(step=epoch + 1, loss=loss)

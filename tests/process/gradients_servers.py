@@ -96,10 +96,10 @@ def lead(resolver: Any, wanted: dict[str, Any]) -> dict[str, Any]:
     for _ in range(wanted["steps"]):
         values += servers.schedule(coordinator, step)
         if servers.sync or wanted.get("one_by_one") or len(values) == 50:
-            coordinator.join()
+            servers.join(coordinator)
         if len(values) == 50 * (servers.workers if servers.sync else 1):
             print("training", file=sys.stderr, flush=True)
-    coordinator.join()
+    servers.join(coordinator)
     found = coordinator.fetch(values)
     twice = []
     if wanted.get("repeat"):
@@ -130,6 +130,7 @@ def lead(resolver: Any, wanted: dict[str, Any]) -> dict[str, Any]:
         "repeated": twice,
         "errors": errors,
         "shards": len(servers.shards),
+        "same copies": all(np.array_equal(one, every[0]) for every in servers.copies() for one in every),
         "owed": float(sum(np.abs(one).sum() for shard in servers.residuals() for one in shard)),
     }
     if wanted.get("trace"):

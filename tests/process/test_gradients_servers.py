@@ -87,6 +87,7 @@ def train(python: str, place: Path, workers: int = 2, servers: int = 1, **wanted
 def test_workers_in_step_end_with_the_same_bits_and_skip_a_nan_together(python: str, tmp_path: Path) -> None:
     found = [train(python, tmp_path, sync=True, steps=30, bad=11) for _ in range(2)]
     assert found[0]["weights"] == found[1]["weights"]
+    assert found[0]["same copies"] and found[1]["same copies"]
     # numbers 10 and 11 are one step of two workers
     assert [i for i, applied in enumerate(found[0]["applied"]) if not applied] == [10, 11]
     assert found[0]["losses"][-1] < 0.8 * found[0]["losses"][0]

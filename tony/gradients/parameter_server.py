@@ -26,6 +26,7 @@ between the weights and the worker's view of them.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from tony.gradients import server_checkpoint
-from tony.gradients.errors import BadGradient, BadSetting
+from tony.gradients.errors import BadGradient, BadSetting, GradientError
 from tony.gradients.exchange import Settings
 from tony.gradients.quantizer import BLOCK, Floats
 from tony.gradients.request import settings_for
@@ -48,6 +49,7 @@ __all__ = ["ParameterServers", "standing_in"]
 
 
 AUTO_BITS = 4
+POLL_S = 0.002
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class ParameterServers:
         self.discipline: InStep | AtOwnPace = (InStep if sync else AtOwnPace)(self.shards, self.workers)
         self.scheduled = 0
         """Calls scheduled so far, also before a restart: the next one's number."""
+        self._begun = False
         self._pulled: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
         with strategy.scope():
             self._locals = [_Local(tf, shard) for shard in self.shards]
@@ -120,9 +123,11 @@ class ParameterServers:
                 lambda b=based: b,
             )
             now = tf.ensure_shape(now, copy.shape)
-            local.copy.assign(now)
-            local.version.assign(answer.version)
             residual = local.residual.read_value()
+            # TensorFlow does not order what is done with variables of the workers: first all is read
+            with tf.control_dependencies([version, copy, residual]):
+                local.copy.assign(now)
+                local.version.assign(answer.version)
             residuals.append(tf.cond(tf.size(answer.owed) > 0, lambda a=answer: a.owed, lambda r=residual: r))
             for index, tensor in zip(shard.indices, shard.tensors(now, answer.exempt), strict=True):
                 weights[index] = tensor
@@ -159,12 +164,23 @@ class ParameterServers:
         """
         import tensorflow as tf
 
+        if not self._begun:
+            self.discipline.begin()
+            self._begun = True
         values = []
         for _ in range(self.workers if self.sync else 1):
             number = tf.constant(self.scheduled, tf.int64)
             self.scheduled += 1
             values.append(coordinator.schedule(step, args=(*args, number)))
         return values
+
+    def join(self, coordinator: Any, timeout_s: float = 3600.0) -> None:
+        """On the coordinator: as ``coordinator.join()``, but raises GradientError after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while not coordinator.done():
+            if time.monotonic() > deadline:
+                raise GradientError(f"the scheduled steps were not done after {timeout_s:g} s")
+            time.sleep(POLL_S)
 
     def save(self, folder: str | Path) -> Path:
         """On the coordinator: see `tony.gradients.server_checkpoint.save`."""

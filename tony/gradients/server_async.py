@@ -118,6 +118,9 @@ class AtOwnPace:
         with tf.device(shards[0].device):
             self._numbers = tf.Variable(tf.fill([REMEMBERED], tf.constant(-1, tf.int64)), trainable=False)
 
+    def begin(self) -> None:
+        """On the coordinator, before the first step: nothing, since each worker's first pull makes its view."""
+
     def deliver(self, worker: Any, pushed: Sequence[Pushed], finite: Any, number: Any) -> Any:
         """Hand in one worker's gradient; a boolean: whether it was applied."""
         import tensorflow as tf

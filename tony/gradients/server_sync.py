@@ -37,19 +37,14 @@ class OneView(Known):
 
         shard = self._shard
         known, restored = tf.gather(self.known, worker), tf.gather(self.restored, worker)
+        tf.debugging.Assert(self.version > 0, ["steps are to be scheduled by ParameterServers.schedule"])
         tf.debugging.Assert(
             tf.equal(known, version),
             ["a worker was started anew in the middle of synchronous training: go on from a checkpoint", worker],
         )
         weights, exempt = shard.flatten(shard.variables)
 
-        def begin() -> Any:
-            """All come here before the first update, with the same weights."""
-            self.views[0].assign(weights)
-            return tf.constant(1, tf.int64)
-
-        current = tf.cond(tf.equal(self.version, 0), begin, self.version.read_value)
-        self.version.assign(current)
+        current = self.version.read_value()
         nothing = tf.zeros([0, BLOCK])
         base, codes = tf.cond(
             tf.logical_or(tf.equal(known, 0), self.whole),
@@ -61,16 +56,31 @@ class OneView(Known):
         self.restored.scatter_update(tf.IndexedSlices(False, worker))
         return Answer(base, codes, exempt, owed, current)
 
-    def advance(self) -> None:
-        """After an update: the codes that every worker pulls next, or none when they must get it whole."""
+    def begin(self) -> None:
+        """On the coordinator, before the first step: the view is the weights, unless it was restored."""
         import tensorflow as tf
 
-        weights, _ = self._shard.flatten(self._shard.variables)
+        if int(self.version.numpy()) == 0:
+            with tf.device(self._shard.device):
+                self.views[0].assign(self._shard.flatten(self._shard.variables)[0])
+                self.version.assign(1)
+
+    def advance(self) -> list[Any]:
+        """After an update: the codes that every worker pulls next, or none when they must get it whole.
+
+        Returns what must be done before any worker may pull: a value that is ready says nothing about another.
+        """
+        import tensorflow as tf
+
+        weights, exempt = self._shard.flatten(self._shard.variables)
         codes, after, finite = self._shard.difference(weights, self.views[0].read_value())
-        self.whole.assign(tf.logical_not(finite))
-        self.views[0].assign(tf.cond(finite, lambda: after, lambda: weights))
-        self.codes.assign(codes)
-        self.version.assign_add(1)
+        return [
+            exempt,
+            self.whole.assign(tf.logical_not(finite), read_value=False),
+            self.views[0].assign(tf.cond(finite, lambda: after, lambda: weights), read_value=False),
+            self.codes.assign(codes, read_value=False),
+            self.version.assign_add(1, read_value=False),
+        ]
 
 
 class InStep:
@@ -95,6 +105,11 @@ class InStep:
         with tf.device(shards[0].device):
             self._verdicts = [tf.queue.FIFOQueue(1, [tf.bool], [[]]) for _ in range(workers)]
 
+    def begin(self) -> None:
+        """On the coordinator, before the first step."""
+        for state in self.states:
+            state.begin()
+
     def deliver(self, worker: Any, pushed: Sequence[Pushed], finite: Any, number: Any) -> Any:
         """Hand in one worker's gradient and wait for all; a boolean: whether their mean was applied."""
         import tensorflow as tf
@@ -117,15 +132,14 @@ class InStep:
                 order = tf.argsort(ranks)
                 gathered.append((tf.gather(messages, order), tf.gather(exempts, order)))
                 fine = tf.logical_and(fine, tf.reduce_all(finite))
+        done = []
         for shard, state, (messages, exempts) in zip(self.shards, self.states, gathered, strict=True):
             with tf.device(shard.device):
                 tf.cond(fine, lambda s=shard, m=messages, e=exempts: self._apply(s, m, e), lambda: False)
-                state.advance()
-        with tf.device(self.shards[0].device):
-            versions = [state.version.read_value() for state in self.states]
-            with tf.control_dependencies(versions):
-                for queue in self._verdicts:
-                    queue.enqueue((fine,))
+                done += state.advance()
+        with tf.device(self.shards[0].device), tf.control_dependencies(done):
+            for queue in self._verdicts:
+                queue.enqueue((fine,))
         return True
 
     def _apply(self, shard: Shard, messages: Any, exempts: Any) -> bool:
