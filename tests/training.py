@@ -23,11 +23,15 @@ _ACCURACY = re.compile(r"\[(\S+:\d+)\].*accuracy=(\d\.\d+)")
 
 @dataclass(frozen=True)
 class Example:
-    """A folder below examples/: whose Python runs it, and which tasks print the accuracy that they reached."""
+    """A folder below examples/: whose Python runs it, and which tasks print the accuracy that they reached.
+
+    `goal`: the accuracy that its README states.
+    """
 
     name: str
     python: str
     tellers: tuple[str, ...] = ()
+    goal: float = 0.95
 
     def __str__(self) -> str:
         return self.name
@@ -41,7 +45,8 @@ PARAMETER_SERVER = Example("tensorflow-parameter-server", "tensorflow", ("chief:
 V1_SERVER = Example("tensorflow-v1-server", "tensorflow", ("worker:0", "worker:1"))
 HOROVOD = Example("horovod-mnist", "horovod", ("worker:0", "worker:1"))
 SERVERS_QUANTIZED = Example("parameter-server-quantized", "tensorflow", ("chief:0",))
-ALL = (HELLO, STANDALONE, PYTORCH, MULTIWORKER, PARAMETER_SERVER, V1_SERVER, HOROVOD, SERVERS_QUANTIZED)
+CHARACTERS = Example("horovod-characters", "horovod", ("worker:0", "worker:1"), goal=0.35)
+ALL = (HELLO, STANDALONE, PYTORCH, MULTIWORKER, PARAMETER_SERVER, V1_SERVER, HOROVOD, SERVERS_QUANTIZED, CHARACTERS)
 
 
 def interpreter(example: Example) -> str:
@@ -115,9 +120,9 @@ def user_process(task: str, state: Path) -> psutil.Process:
 
 
 def assert_trained(example: Example, done: subprocess.CompletedProcess[str]) -> None:
-    """The job succeeded, and each task that tells its accuracy reached 0.95, which the README states."""
+    """The job succeeded, and each task that tells its accuracy reached what the README states."""
     said = f"{done.stdout}\n{done.stderr}"
     assert done.returncode == 0, said
     reached = {task: float(accuracy) for task, accuracy in _ACCURACY.findall(said)}
     assert set(reached) == set(example.tellers), said
-    assert all(accuracy >= 0.95 for accuracy in reached.values()), said
+    assert all(accuracy >= example.goal for accuracy in reached.values()), said

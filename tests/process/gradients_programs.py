@@ -97,6 +97,67 @@ def custom_loop() -> None:
     print(json.dumps({"weights": digest([variable.numpy()]), "finite": finite, "message": message}), flush=True)
 
 
+def bad_inputs(folder: str) -> None:
+    """Everything that one rank can bring that does not fit the others, one after the other, over Horovod."""
+    from pathlib import Path
+
+    from tony.gradients import agreement
+    from tony.gradients.auto import exchange_for
+    from tony.gradients.checkpoint import restore, save
+    from tony.gradients.errors import GradientError
+    from tony.gradients.horovod import HorovodTransport
+    from tony.gradients.request import settings_for
+
+    transport = HorovodTransport()
+    odd = transport.rank == 1
+    good = [("w", np.ones((64, 32), np.float32)), ("b", np.ones(32, np.float32))]
+
+    def error_of(work: Any) -> str:
+        try:
+            work()
+        except GradientError as error:
+            return str(error)
+        return "no error"
+
+    def average(bits: Any, gradients: list[Any], floats: bool = False) -> None:
+        exchange = exchange_for(transport, settings_for(bits))
+        if floats:
+            exchange.average(good)
+            exchange.travel(32)
+        exchange.average(gradients)
+
+    integer = [("w", np.ones((64, 32), np.int32)), good[1]]
+    wide = [("w", np.ones((64, 33), np.float32)), good[1]]
+    told = {
+        "bits": error_of(lambda: average(8 if odd else 4, good)),
+        "auto": error_of(lambda: average(4 if odd else "auto", good)),
+        "integer": error_of(lambda: average(4, integer if odd else good)),
+        "shape": error_of(lambda: average(4, wide if odd else good)),
+        "shape of floats": error_of(lambda: average(4, wide if odd else good, floats=True)),
+        "integer of floats": error_of(lambda: average(4, integer if odd else good, floats=True)),
+    }
+    version = agreement.CODEC_VERSION
+    agreement.CODEC_VERSION = version + odd
+    told["codec"] = error_of(lambda: average(4, good))
+    agreement.CODEC_VERSION = version
+    exchange = exchange_for(transport, settings_for(4))
+    exchange.average(good)
+    save(exchange, Path(folder))
+    if odd:
+        Path(folder, "residuals-00001-of-00002.npz").write_bytes(b"not a checkpoint")
+    told["damaged"] = error_of(lambda: restore(exchange_for(transport, settings_for(4)), Path(folder)))
+    save(exchange, Path(folder))
+
+    def other_model() -> None:
+        resumed = exchange_for(transport, settings_for(4))
+        restore(resumed, Path(folder))
+        resumed.average(wide)
+
+    told["model"] = error_of(other_model)
+    exchange.average(good)  # and still it works
+    print(json.dumps(told), flush=True)
+
+
 def auto_loop() -> None:
     """Train until the job knows how gradients travel best, and a little longer; one rank is slower than the other."""
     import time
@@ -155,7 +216,7 @@ def torch_ddp() -> None:
     dist.destroy_process_group()
 
 
+PROGRAMS = (keras_fit, custom_loop, bad_inputs, auto_loop, torch_ddp)
+
 if __name__ == "__main__":
-    {"keras_fit": keras_fit, "custom_loop": custom_loop, "auto_loop": auto_loop, "torch_ddp": torch_ddp}[sys.argv[1]](
-        *sys.argv[2:]
-    )
+    {program.__name__: program for program in PROGRAMS}[sys.argv[1]](*sys.argv[2:])

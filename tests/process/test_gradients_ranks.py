@@ -133,6 +133,23 @@ def test_a_nan_is_skipped_by_all_and_another_layout_is_an_error_on_all(horovod_p
         assert "(64, 32)" in answer["message"] and "(64, 33)" in answer["message"]
 
 
+def test_what_does_not_fit_is_a_clear_error_on_every_rank(horovod_python: str, tmp_path: Path) -> None:
+    words = {
+        "bits": ["4", "8"],
+        "auto": ["cannot exchange gradients"],
+        "integer": ["'w' is int32"],
+        "shape": ["'w'", "(64, 32)", "(64, 33)"],
+        "shape of floats": ["'w'", "(64, 32)", "(64, 33)"],
+        "integer of floats": ["'w' is int32"],
+        "codec": ["codec version"],
+        "damaged": ["damaged"],
+        "model": ["another model", "'w'", "(64, 32)", "(64, 33)"],
+    }
+    for answer in answers(run_horovod(horovod_python, 2, "bad_inputs", str(tmp_path))):
+        for case, expected in words.items():
+            assert all(word in answer[case] for word in expected), (case, answer[case])
+
+
 def test_ranks_find_out_together_how_gradients_travel_best(horovod_python: str) -> None:
     found = answers(run_horovod(horovod_python, 2, "auto_loop", TONY_QUANTIZE="auto"))
     assert found[0] == found[1]

@@ -38,7 +38,7 @@ def settings_for(
     beta: float = 1.0,
     seed: int = 0,
     bucket_bytes: int = 16 << 20,
-    density: float = 0.03,
+    density: float = 0.05,
 ) -> Settings:
     """The settings. `bits`: 2, 4, 8, "auto", "none" (float32), or None: as the job was submitted, else "auto".
 
