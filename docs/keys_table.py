@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tony.config.document import as_yaml
-from tony.config.keys import GROUPS, KEYS, ROLE_FLAGS, ROLE_KEYS, Key, Kind
+from tony.config.key import Key, Kind
+from tony.config.keys import GROUPS, KEYS
+from tony.config.rolekeys import ROLE_FLAGS, ROLE_KEYS
 
 PAGE = Path(__file__).with_name("job-file.md")
 _BEGIN, _END = "<!-- keys -->\n", "<!-- end of keys -->\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tony import frameworks
-from tony.config import keys
+from tony.config import keys, rolekeys
 from tony.config.document import default_file
 from tony.config.layers import Request, default_of, gather
 from tony.config.load import read_table
@@ -43,7 +43,7 @@ def test_defaults_are_those_of_the_specification(tmp_path: Path) -> None:
 
 
 def test_no_name_flag_or_variable_is_used_twice() -> None:
-    every = (*keys.KEYS, *keys.ROLE_FLAGS)
+    every = (*keys.KEYS, *rolekeys.ROLE_FLAGS)
     for names in ([key.name for key in every], [key.flag for key in every if key.flag], [k.variable for k in every]):
         assert len(names) == len(set(names))
 
@@ -53,7 +53,7 @@ def test_the_frameworks_are_those_that_exist() -> None:
     assert key is not None and sorted(key.choices) == sorted(frameworks.names())
 
 
-@pytest.mark.parametrize("key", [*keys.KEYS, *keys.ROLE_KEYS], ids=lambda key: key.name)
+@pytest.mark.parametrize("key", [*keys.KEYS, *rolekeys.ROLE_KEYS], ids=lambda key: key.name)
 def test_every_default_is_a_value_of_its_kind(key: keys.Key) -> None:
     default_of(key)
     assert key.help and not key.help.endswith(".")

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable
 
 from tony.config.key import Key, Kind
-from tony.config.keys import GROUPS, KEYS, ROLE_FLAGS, ROLE_KEYS
+from tony.config.keys import GROUPS, KEYS
+from tony.config.rolekeys import ROLE_FLAGS, ROLE_KEYS
 
 _PLAIN = re.compile(r"[A-Za-z0-9/][A-Za-z0-9_./+-]*")
 

@@ -12,7 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from tony.config import keys, values
+from tony.config import keys, rolekeys, values
 from tony.config.key import Key, Kind
 from tony.config.nodes import Node, Scalar, Table, written
 from tony.errors import Problem
@@ -162,7 +162,7 @@ def _more_arguments(settings: Settings, request: Request) -> None:
 
 
 def _flags(settings: Settings, request: Request) -> None:
-    by_name = {key.name: key for key in (*keys.KEYS, *keys.ROLE_FLAGS)}
+    by_name = {key.name: key for key in (*keys.KEYS, *rolekeys.ROLE_FLAGS)}
     for name, texts in request.flags.items():
         key = by_name[name]
         _texts(settings, key, tuple(texts), f"{key.flag} {COMMAND_LINE}", Layer.FLAG, request.folder)
@@ -188,7 +188,7 @@ def _sets(settings: Settings, request: Request) -> None:
 def _variables(settings: Settings, request: Request) -> None:
     if "TONY_APPLICATION_ID" in request.environ:
         return  # inside a job these names describe that job, not the one being made
-    for key in (*keys.KEYS, *keys.ROLE_FLAGS):
+    for key in (*keys.KEYS, *rolekeys.ROLE_FLAGS):
         text = request.environ.get(key.variable)
         if text and not key.name.startswith("clusters"):
             _texts(settings, key, (text,), key.variable, Layer.VARIABLE, request.folder)

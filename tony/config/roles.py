@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tony.config import keys, names
+from tony.config import keys, names, rolekeys
 from tony.config.docker import image_of
 from tony.config.files import parse_files
-from tony.config.keys import ROLE_KEYS
 from tony.config.layers import Given, Layer, Settings, default_of
+from tony.config.rolekeys import ROLE_KEYS
 from tony.errors import Problem
 from tony.spec import Resources, RoleSpec
 from tony.units import format_memory, parse_memory_mb
@@ -33,8 +33,8 @@ def roles_of(settings: Settings, framework: str) -> tuple[RoleSpec, ...]:
     _check_links(settings, roles)
     _check_limits(settings, roles)
     total = sum(role.most for role in roles)
-    if total > keys.MAX_TASKS:
-        settings.problem("roles", f"make {total} tasks together; at most {keys.MAX_TASKS} are allowed.")
+    if total > rolekeys.MAX_TASKS:
+        settings.problem("roles", f"make {total} tasks together; at most {rolekeys.MAX_TASKS} are allowed.")
     return roles
 
 
@@ -93,7 +93,7 @@ def _defined(settings: Settings, shorthand: Mapping[str, Any]) -> list[str]:
     for name in from_files:
         if any(given.layer is Layer.JOB for given in settings.layers(name)):
             found[name.partition(".")[2]] = None
-    for key in keys.ROLE_FLAGS:
+    for key in rolekeys.ROLE_FLAGS:
         if key.name.endswith(".instances") and any(g.layer in _DEFINING for g in settings.layers(key.name)):
             found[key.name.split(".")[1]] = None
     for name in shorthand:
@@ -184,9 +184,9 @@ def _procs(settings: Settings, prefix: str, text: str, gpus: int) -> int:
     """A number, or ``auto``: one process for each GPU."""
     if text == "auto":
         return max(1, gpus)
-    if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= keys.MAX_PROCS:
+    if text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= rolekeys.MAX_PROCS:
         return int(text)
-    settings.problem(prefix + "procs_per_task", f"must be auto or a whole number from 1 to {keys.MAX_PROCS}.")
+    settings.problem(prefix + "procs_per_task", f"must be auto or a whole number from 1 to {rolekeys.MAX_PROCS}.")
     return 1
 
 
