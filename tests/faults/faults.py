@@ -16,8 +16,9 @@ from tests.faults.invariants import Expected
 
 CANCELLED = Expected("KILLED", "CANCELLED", 130)
 KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
-GONE = r"(executor's process|container).*(SIGKILL|137)"
-"""How an executor that was killed is told, on this machine and by YARN."""
+YARN_SAYS = "Container failed during execution"
+"""All that skein hands on of what YARN knows: no exit code, no signal."""
+GONE = rf"executor's process ended with signal SIGKILL|{YARN_SAYS}"
 HUNG = "none has reported|has reported, written or computed|no sign of progress"
 SILENT = r"no sign of life for \d+"
 
@@ -99,7 +100,7 @@ FAULTS: tuple[Fault, ...] = (
         prepare=do.hold_at_the_gate,
         wrapped=True,
     ),
-    Fault(3, "executor SIGTERM", again("EXECUTOR_LOST", 2.0, 15.0, "SIGTERM|143"), do.hit("executor", TERM)),
+    Fault(3, "executor SIGTERM", again("EXECUTOR_LOST", 2.0, 15.0, f"SIGTERM|{YARN_SAYS}"), do.hit("executor", TERM)),
     Fault(3, "keeper kill -9", again("WORKER_SIGNAL", 2.0, 5.0, "SIGKILL"), do.hit("keeper", KILL)),
     Fault(3, "keeper SIGTERM", again("WORKER_SIGNAL", None, None, "SIGTERM|SIGKILL"), do.hit("keeper", TERM)),
     Fault(

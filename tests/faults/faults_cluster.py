@@ -173,7 +173,7 @@ CLUSTER_FAULTS: tuple[Fault, ...] = (
     Fault(
         38,
         "tokens of master and nodes rolled, then a new container",
-        again("EXECUTOR_LOST", 2.0, 15.0, "137|SIGKILL"),
+        again("EXECUTOR_LOST", 2.0, 15.0, "Container failed during execution"),
         hit("executor", signal.SIGKILL),
         points=("step:1500",),
         where=OWN,
