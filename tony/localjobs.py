@@ -34,6 +34,7 @@ MASTER_CONTAINER = "container_000000"
 CERTIFICATE, PRIVATE_KEY = "tony.crt", "tony.pem"
 _APP, _KILLED = "app.json", "killed"
 _POLL_S = 0.05
+_START_S = 5.0
 _TERM_GRACE_S = 10.0
 _TAIL_BYTES = 4096
 _KEPT_VARIABLES = ("TONY_STATE_DIR", "TONY_CACHE_DIR")
@@ -155,6 +156,9 @@ class LocalJobs:
     def kill(self, application_id: str, timeout_s: float = 30.0) -> AppReport:
         """TERM for the master, KILL after a grace. Executors that it left behind are ended, also of an ended job."""
         app = self._app(application_id)
+        while _starts(app):
+            time.sleep(_POLL_S)
+            app = self._app(application_id)
         if self._report(app).state.ended:
             self._end_executors(application_id)
             return self._report(app)
@@ -307,7 +311,7 @@ class LocalJobs:
             am_host="127.0.0.1" if attached else "",
             am_attempts=1,
         )
-        if alive:
+        if alive or (_starts(app) and verdict is None):
             return report
         if verdict is not None:
             state = _APP_STATES[verdict.state]
@@ -330,6 +334,11 @@ class LocalJobs:
         except OSError:
             return ""
         return lines[-1] if lines else ""
+
+
+def _starts(app: LocalApp) -> bool:
+    """Whether its submitter is just about to start the master; one that has died meanwhile never will."""
+    return not app.pid and abs(time.time() - app.submitted_at) < _START_S
 
 
 _APP_STATES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,13 @@ def test_forgetting_leaves_nothing(tmp_path: Path) -> None:
 def test_start_times_know_the_living() -> None:
     assert start_time(os.getpid()) == start_time(os.getpid())
     assert start_time(2**22 + 1) is None
+
+
+def test_a_job_whose_master_is_just_being_started_has_not_ended(tmp_path: Path) -> None:
+    application_id = add(tmp_path, 1, (0, ""))
+    kept = tmp_path / "local" / "jobs" / application_id / "app.json"
+    jobs = LocalJobs(tmp_path)
+    for age_s, state in ((0.0, AppState.ACCEPTED), (60.0, AppState.FAILED)):
+        at = time.time() - age_s
+        kept.write_bytes(encode(LocalApp(application_id, "x", "ann", "default", (), at)))
+        assert jobs.report(application_id).state is state
