@@ -8,8 +8,21 @@ import os
 import random
 import socket
 import sys
+import time
 
 STEPS, RATE, SAMPLES = 300, 0.3, 64
+
+
+def connected(host: str, port: int) -> socket.socket:
+    """Tasks are released together: worker 0 may need another moment until it listens."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return socket.create_connection((host, port), timeout=60)
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def main() -> None:
@@ -24,7 +37,7 @@ def main() -> None:
         server = socket.create_server((host, int(port)))
         peers = [server.accept()[0].makefile("rw") for _ in workers[1:]]
     else:
-        peers = [socket.create_connection((host, int(port)), timeout=60).makefile("rw")]
+        peers = [connected(host, int(port)).makefile("rw")]
     numbers = random.Random(rank)
     slope = offset = 0.0
     for _ in range(STEPS):

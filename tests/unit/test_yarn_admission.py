@@ -143,6 +143,13 @@ def test_unknown_labels_nodes_and_types_are_told() -> None:
     assert "fast" in (found[0].hint or "") and "unhealthy" in found[2].message
 
 
+def test_a_type_that_the_cluster_counts_but_skein_cannot_ask_for_is_refused_with_another_way() -> None:
+    types = ("memory-mb", "vcores", "yarn.io/fpga")
+    found = job_problems(job(role(other={"yarn.io/fpga": 2})), NODES, scheduler(resource_types=types), ())
+    assert [(problem.key, problem.value) for problem in found] == [("roles.worker.resources", "yarn.io/fpga=2")]
+    assert "counts it" in found[0].message and "--node-label" in (found[0].hint or "")
+
+
 def test_nodes_of_a_label_that_is_not_exclusive_take_other_tasks_too() -> None:
     assert job_problems(job(role(gpus=8)), NODES, scheduler(), labels={"fast": False}) == []
     assert job_problems(job(role(gpus=8)), NODES, scheduler(), labels={"fast": True}) != []

@@ -134,9 +134,10 @@ def _unknown_types(key: str, size: Resources, types: Sequence[str]) -> Iterable[
             told = _names([one for one in types if one not in _BASE_TYPES])
             yield Problem(f"{key}.resources", "no such resource type.", f"{name}={count}", hint=f"Types: {told}.")
         else:
-            yield Problem(
-                f"{key}.resources", "only memory, vcores and GPUs can be asked for on YARN.", f"{name}={count}"
-            )
+            # skein asks for nothing else: its one further type, FPGAs, is broken in it.
+            message = "this cluster counts it, but only memory, vcores and GPUs can be asked for."
+            hint = "A node label or names of nodes lead there too: --node-label, --nodes."
+            yield Problem(f"{key}.resources", message, f"{name}={count}", hint=hint)
 
 
 def _size_problems(
