@@ -149,13 +149,6 @@ def test_a_worker_that_is_started_anew_is_served_again(python: str, tmp_path: Pa
     assert found["losses"][-1] < found["losses"][0]
 
 
-def test_in_step_a_worker_that_is_started_anew_ends_the_training_with_the_reason(python: str, tmp_path: Path) -> None:
-    with Cluster(python, {"model": "module", "steps": 1500, "sync": True}, tmp_path / "log") as cluster:
-        replace_worker(cluster, tmp_path)
-        assert cluster.tasks["chief", 0].wait(TIMEOUT_S) != 0
-        assert "started anew in the middle of synchronous training" in cluster.said()
-
-
 def test_push_and_pull_are_so_many_times_fewer_bytes_on_the_interface(python: str) -> None:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and iproute2")
