@@ -169,9 +169,11 @@ class Scene:
 
     def _follow(self) -> None:
         assert self._handle is not None
-        with suppress(Exception):
+        try:
             for event in self._handle.events():
                 self.events.append(event)
+        except Exception as error:  # noqa: BLE001 - a walk that does not hear the job must not call it silent
+            self.notes.append(f"events were not heard: {type(error).__name__}: {error}")
 
     def hear_out(self) -> None:
         """Wait for the last events of a job that has ended."""
