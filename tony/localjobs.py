@@ -43,7 +43,10 @@ _GPU_NODES = "nvidia[0-9]*"
 
 @dataclass(frozen=True)
 class LocalApp:
-    """What is kept of a job of this machine. `started`: when the process `pid` started, in kernel ticks."""
+    """What is kept of a job of this machine. `started`: when the process `pid` started, in kernel ticks.
+
+    Without a `pid` the process `submitter` is about to start it.
+    """
 
     application_id: str
     name: str
@@ -53,6 +56,15 @@ class LocalApp:
     submitted_at: float
     pid: int = 0
     started: str = ""
+    submitter: int = 0
+    submitter_started: str = ""
+
+    @property
+    def alive(self) -> bool:
+        """Whether its master runs, or is about to."""
+        if self.pid:
+            return start_time(self.pid) == self.started != ""
+        return bool(self.submitter) and start_time(self.submitter) == self.submitter_started != ""
 
 
 class LocalJobs:
@@ -165,8 +177,9 @@ class LocalJobs:
         (self._folder(application_id) / _KILLED).touch(mode=0o600)
         term_s = min(_TERM_GRACE_S, timeout_s / 2)
         for number, within_s in ((signal.SIGTERM, term_s), (signal.SIGKILL, timeout_s - term_s)):
-            self._signal(app, number)
             deadline = time.monotonic() + within_s
+            app = self._begun(app, deadline)
+            self._signal(app, number)
             while self._alive(app) and time.monotonic() < deadline:
                 time.sleep(_POLL_S)
             if not self._alive(app):
@@ -207,7 +220,16 @@ class LocalJobs:
                 self._folder(application_id).mkdir(mode=0o700)
             except FileExistsError:
                 continue
-            app = LocalApp(application_id, job.name, getpass.getuser(), job.queue, job.tags, now)
+            app = LocalApp(
+                application_id,
+                job.name,
+                getpass.getuser(),
+                job.queue,
+                job.tags,
+                now,
+                submitter=os.getpid(),
+                submitter_started=start_time(os.getpid()) or "",
+            )
             return self._folder(application_id), app
         raise PackagingError(f"no free name for a job below {self._jobs}")
 
@@ -273,10 +295,17 @@ class LocalJobs:
         child = self._children.get(app.application_id)
         if child is not None and child.poll() is not None:
             return False
-        return bool(app.pid) and start_time(app.pid) == app.started != ""
+        return app.alive
+
+    def _begun(self, app: LocalApp, deadline: float) -> LocalApp:
+        """The same when its submitter has started it; unchanged when that takes too long."""
+        while not app.pid and self._alive(app) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+            app = self._app(app.application_id)
+        return app
 
     def _signal(self, app: LocalApp, number: signal.Signals) -> None:
-        if self._alive(app):
+        if app.pid and self._alive(app):
             try:
                 os.kill(app.pid, number)
             except ProcessLookupError:

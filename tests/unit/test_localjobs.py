@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -21,7 +24,7 @@ ALIVE = (os.getpid(), start_time(os.getpid()) or "")
 DEAD = (os.getpid(), "1")
 
 
-def add(state: Path, number: int, process: tuple[int, str], **more: object) -> str:
+def add(state: Path, number: int, process: tuple[int, str] | tuple[int, str, int, str], **more: object) -> str:
     application_id = f"local_17000000000{number:02d}_0001"
     folder = state / "local" / "jobs" / application_id
     folder.mkdir(parents=True)
@@ -72,10 +75,12 @@ def test_a_job_larger_than_this_machine_is_refused_and_a_crowd_is_only_remarked(
         (DEAD, {}, AppState.FAILED, "without a verdict (AM_LOST)"),
         (DEAD, {"said": "Traceback\nKeyError: 'x'\n"}, AppState.FAILED, "(AM_LOST): KeyError: 'x'"),
         ((0, ""), {}, AppState.FAILED, "(AM_LOST)"),
+        ((0, "", *ALIVE), {}, AppState.ACCEPTED, ""),
+        ((0, "", *DEAD), {}, AppState.FAILED, "(AM_LOST)"),
     ],
 )
 def test_the_state_of_a_job_is_read_from_its_process_and_its_verdict(
-    tmp_path: Path, process: tuple[int, str], more: dict[str, object], state: AppState, words: str
+    tmp_path: Path, process: tuple[int, str, int, str], more: dict[str, object], state: AppState, words: str
 ) -> None:
     report = LocalJobs(tmp_path).report(add(tmp_path, 1, process, **more))
     assert report.state is state
@@ -92,6 +97,24 @@ def test_the_list_is_newest_first_and_survives_damage(tmp_path: Path) -> None:
     assert [report.application_id for report in jobs.list([AppState.SUCCEEDED])] == [first]
     assert jobs.list(tag="day") == [] and jobs.list(user="bob") == []
     assert len(jobs.list(tag="night", user="ann")) == 2
+
+
+def test_a_job_that_is_about_to_start_is_killed_when_it_has(tmp_path: Path) -> None:
+    application_id = add(tmp_path, 1, (0, "", *ALIVE))
+    with subprocess.Popen(["sleep", "60"]) as master:
+        started = (master.pid, start_time(master.pid) or "")
+
+        def start() -> None:
+            app = LocalApp(application_id, "x", "ann", "default", (), 1.0, *started)
+            path = tmp_path / "local" / "jobs" / application_id / "app.json"
+            path.with_suffix(".new").write_bytes(encode(app))
+            path.with_suffix(".new").replace(path)
+
+        threading.Timer(0.2, start).start()
+        # The master is a child of this process here; nobody else reaps it.
+        threading.Thread(target=master.wait, daemon=True).start()
+        assert LocalJobs(tmp_path).kill(application_id, timeout_s=20.0).state is AppState.KILLED
+        assert master.wait(10) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("name", ["local_1_0001", "../x", ""])
