@@ -52,6 +52,12 @@ def save(exchange: Exchange, folder: Path) -> Path:
             arrays[f"residual-{part.index}-{phase}"] = part.residuals[phase]
             arrays[f"gammas-{part.index}-{phase}"] = np.array(part.coefficients[phase].gammas, np.float64)
     path = folder / file_name(exchange.transport.rank, exchange.transport.size)
+    write_whole(path, arrays)
+    return path
+
+
+def write_whole(path: Path, arrays: dict[str, Any]) -> None:
+    """Write the arrays so that the file appears whole, on the disk, or not at all. Raises OSError."""
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         with partial.open("wb") as stream:
@@ -62,7 +68,6 @@ def save(exchange: Exchange, folder: Path) -> Path:
     finally:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()
-    return path
 
 
 def restore(exchange: Exchange, folder: Path, resize: bool = False) -> int:

@@ -7,9 +7,7 @@ of its steps is the same: always with ``sync``, otherwise with one worker.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tony.gradients.buckets import first_difference
+from tony.gradients.checkpoint import write_whole
 from tony.gradients.errors import ResidualMismatch
 from tony.gradients.quantizer import CODEC_VERSION, Floats
 
@@ -41,16 +40,7 @@ def save(servers: ParameterServers, folder: Path) -> Path:
             arrays[f"residual-{number}-{worker}"] = residual
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     path = folder / FILE
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
+    write_whole(path, arrays)
     return path
 
 
