@@ -63,7 +63,7 @@ types: setup  ## type checks
 .PHONY: generated
 generated: setup  ## write again what is generated: protocol stubs, default settings
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. tony/protocol/appmaster.proto
-	$(BIN)/python -m tony.config.keys > conf/tony-default.yaml
+	$(BIN)/python -m tony.config.document > conf/tony-default.yaml
 
 .PHONY: setup
 setup: $(VENV)/.complete  ## the development environment in .venv

@@ -19,7 +19,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 def test_the_default_file_is_what_the_table_says() -> None:
     written = (CONF / "tony-default.yaml").read_text()
-    assert written == default_file(), "make it again: python -m tony.config.keys > conf/tony-default.yaml"
+    assert written == default_file(), "make it again: python -m tony.config.document > conf/tony-default.yaml"
 
 
 def test_the_default_file_changes_nothing_when_it_is_used(tmp_path: Path) -> None:

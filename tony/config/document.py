@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable
 
 from tony.config.key import Key, Kind
@@ -84,3 +85,7 @@ def as_yaml(value: object) -> str:
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(as_yaml(one) for one in value) + "]"
     return str(value)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(default_file())

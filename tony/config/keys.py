@@ -1,7 +1,7 @@
 """Every setting, once: its name in files, its type, default and meaning, its flag and its variable.
 
 Flags, job files, ``TONY_*`` variables, ``conf/tony-default.yaml`` and the documentation are made from this table.
-``python -m tony.config.keys`` prints ``conf/tony-default.yaml``.
+``python -m tony.config.document`` prints ``conf/tony-default.yaml``.
 """
 
 from __future__ import annotations
@@ -419,11 +419,3 @@ def nearest(name: str, within: Iterable[str] | None = None) -> str | None:
         return asides[name] or None
     found = difflib.get_close_matches(name, [*_BY_NAME, *_SECTIONS], 1)
     return found[0] if found else None
-
-
-if __name__ == "__main__":
-    import sys
-
-    from tony.config.document import default_file
-
-    sys.stdout.write(default_file())
