@@ -187,6 +187,9 @@ class JobMachine(Elastic, Watching):
         assert self.incident is not None
         root = root_cause(self.incident.failures)
         self.incident = None
+        if root.reason is Reason.STRAGGLER and not self._may_stop_everybody():
+            # Somebody has ended meanwhile: the job is about to, and nobody is stopped for being slow.
+            return
         steps = [record.progress.get("step", -1.0) for record in self.tasks.values()]
         self.budget.charge(root, max(steps, default=-1.0))
         decision = decide(root, self.job, self.budget)
@@ -208,6 +211,9 @@ class JobMachine(Elastic, Watching):
         self._out.extend(do.SayBeatNow(record.identity) for record in others if record.connected)
 
     def _obey(self, decision: Decision, root: Failure) -> None:
+        if root.reason is Reason.STRAGGLER and decision.action is not Action.IGNORE:
+            # Nothing has failed yet, so its node was not blamed either.
+            self._blame(self.tasks[TaskId.parse(root.task)], root)
         if decision.action is Action.RESTART_GANG:
             self._restart(root)
         elif decision.action is Action.REPLACE_TASK:
@@ -222,6 +228,9 @@ class JobMachine(Elastic, Watching):
     def _restart(self, root: Failure) -> None:
         self.restarts += 1
         self._adopt()
+        if root.reason is Reason.STRAGGLER:
+            # It lives; the others keep their containers, this one does not.
+            self._replace(self.tasks[TaskId.parse(root.task)])
         self._next_generation(f"after {root.task} {root.reason.value}", "the gang is restarted")
         self._note_restart()
 

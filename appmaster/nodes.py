@@ -19,11 +19,12 @@ BLAMED = frozenset(
         Reason.DISK_FULL,
         Reason.NODE_LOST,
         Reason.GPU_FAULT,
+        Reason.STRAGGLER,
     }
 )
 """Failures for which a node may be the cause. Not a signal: user code ends by one, too; not preemption."""
 
-AT_ONCE = frozenset({Reason.NODE_LOST, Reason.GPU_FAULT})
+AT_ONCE = frozenset({Reason.NODE_LOST, Reason.GPU_FAULT, Reason.STRAGGLER})
 """One of these is enough."""
 
 _MAX_BLAMES = 1000

@@ -13,6 +13,9 @@ from tony.state import Fault, Reason
 _CLASH_LIMIT = 5
 """Restarts for a clash of ports: nobody's fault and over in seconds, but not for ever."""
 
+_STRAGGLER_LIMIT = 3
+"""Stragglers that are replaced. A slow job is better than none: afterwards it goes on as it is."""
+
 _FINAL = frozenset(
     {
         Reason.BAD_ARCHIVE,
@@ -79,12 +82,16 @@ class Budget:
     user: int = 0
     clashes: int = 0
     preemptions: int = 0
+    stragglers: int = 0
     last: str = ""
     same: int = 0
     best_step: float = -1.0
 
     def charge(self, root: Failure, step: float) -> None:
         """Count a root cause. `step` is the highest step that any task has reported so far."""
+        if root.reason is Reason.STRAGGLER:
+            self.stragglers += 1
+            return
         signature = _signature(root)
         progressed = step > self.best_step
         self.same = 1 if progressed or signature != self.last else self.same + 1
@@ -115,6 +122,8 @@ def root_cause(failures: Sequence[Failure]) -> Failure:
 def _weight(failure: Failure) -> int:
     if failure.reason in _PLATFORM:
         return 0
+    if failure.reason is Reason.STRAGGLER:
+        return 3
     if failure.reason is Reason.UNREACHABLE_PEER or (failure.signal and failure.signal not in _ECHO_SIGNALS):
         return 1
     return 2
@@ -126,6 +135,8 @@ def decide(root: Failure, job: JobSpec, budget: Budget) -> Decision:
     role = job.role(task.role)
     if role.sidecar:
         return Decision(Action.IGNORE, f"{task} is a sidecar")
+    if root.reason is Reason.STRAGGLER:
+        return _decide_straggler(job, budget)
     if root.reason is Reason.HUNG and job.hang.action is not OnHang.RESTART:
         return Decision(Action.FAIL, f"on_hang: {job.hang.action.value}", root.reason)
     if root.reason is not Reason.HUNG and _does_not_count(task, role, job):
@@ -144,6 +155,15 @@ def decide(root: Failure, job: JobSpec, budget: Budget) -> Decision:
     if job.restart.policy is RestartPolicy.TASK:
         return Decision(Action.REPLACE_TASK, why)
     return Decision(Action.RESTART_GANG, why)
+
+
+def _decide_straggler(job: JobSpec, budget: Budget) -> Decision:
+    if job.restart.policy is RestartPolicy.NEVER:
+        return Decision(Action.IGNORE, "restarts are off")
+    why = f"replaced stragglers: {budget.stragglers} of {_STRAGGLER_LIMIT}"
+    if budget.stragglers > _STRAGGLER_LIMIT:
+        return Decision(Action.IGNORE, f"replaced stragglers: {_STRAGGLER_LIMIT} allowed")
+    return Decision(Action.REPLACE_TASK if job.restart.policy is RestartPolicy.TASK else Action.RESTART_GANG, why)
 
 
 def _allowance(reason: Reason, job: JobSpec, budget: Budget) -> tuple[int, int, str]:

@@ -55,7 +55,7 @@ def settle(record: TaskRecord, times: Times, generation: int, now: float) -> Set
         return None
     lost = _silence(record, times, now)
     if lost is not None:
-        return Settlement(TaskState.LOST, _failure(record, generation, Reason.EXECUTOR_UNRESPONSIVE, lost), lost)
+        return Settlement(TaskState.LOST, failure_of(record, generation, Reason.EXECUTOR_UNRESPONSIVE, lost), lost)
     if (
         record.state in (TaskState.HELD, TaskState.REGISTERED)
         and record.ports is None
@@ -63,11 +63,11 @@ def settle(record: TaskRecord, times: Times, generation: int, now: float) -> Set
         and now > record.held_at + times.registration_s
     ):
         text = f"not ready within {format_duration(times.registration_s)} of its container's allocation"
-        failure = _failure(record, generation, Reason.REGISTRATION_TIMEOUT, text)
+        failure = failure_of(record, generation, Reason.REGISTRATION_TIMEOUT, text)
         return Settlement(TaskState.FAILED, failure, text)
     if record.user_stop_deadline is not None and now > record.user_stop_deadline:
         text = "did not stop its user process in time"
-        return Settlement(TaskState.LOST, _failure(record, generation, Reason.EXECUTOR_UNRESPONSIVE, text), text)
+        return Settlement(TaskState.LOST, failure_of(record, generation, Reason.EXECUTOR_UNRESPONSIVE, text), text)
     return None
 
 
@@ -122,11 +122,12 @@ def _container_failure(record: TaskRecord, generation: int) -> Failure:
     text = end.diagnostics.strip() or "the container ended without a report"
     if record.defect is not None and reason is Reason.EXECUTOR_LOST:
         words, traceback = record.defect
-        return replace(_failure(record, generation, reason, words), traceback=traceback)
-    return _failure(record, generation, reason, text)
+        return replace(failure_of(record, generation, reason, words), traceback=traceback)
+    return failure_of(record, generation, reason, text)
 
 
-def _failure(record: TaskRecord, generation: int, reason: Reason, message: str) -> Failure:
+def failure_of(record: TaskRecord, generation: int, reason: Reason, message: str) -> Failure:
+    """What the platform did to a task, or what we say of it."""
     return Failure(
         task=str(record.task),
         reason=reason,

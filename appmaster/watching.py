@@ -12,11 +12,12 @@ from appmaster.attendance import Attendance
 from appmaster.early import early_exit, ranks_that_need_each_other
 from appmaster.hang import Hang, find_hang
 from appmaster.pulse import Pulse
+from appmaster.settle import failure_of
 from appmaster.straggler import Medians, Pace, medians
 from appmaster.tasks import TaskRecord
 from tony.events import EventKind, Warned
 from tony.snapshot import Failure
-from tony.spec import JobSpec, OnHang, TaskId
+from tony.spec import JobSpec, OnHang, OnStraggler, TaskId
 from tony.state import JobState, Reason, TaskState
 
 _LOOK_S = 1.0
@@ -67,6 +68,9 @@ class Watching(Attendance):
                 f" ({pace.step_s:.3g} s, median {median_s:.3g} s)"
             )
             self._event(EventKind.WARNING, record.warning, task, reason=Warned.STRAGGLER.value, host=record.host)
+            if self.job.on_straggler is OnStraggler.REPLACE:
+                failure = failure_of(record, self.generation, Reason.STRAGGLER, record.warning)
+                self._accuse(replace(failure, at=self._wall()))
         elif slow is False:
             record.warning = ""
             self._event(EventKind.NOTE, f"{task} keeps pace again", task)

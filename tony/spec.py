@@ -47,6 +47,13 @@ class OnHang(str, Enum):
     KILL = "kill"
 
 
+class OnStraggler(str, Enum):
+    """What follows when a task is much slower than its peers. It is named in any case."""
+
+    WARN = "warn"
+    REPLACE = "replace"
+
+
 @dataclass(frozen=True, order=True)
 class TaskId:
     """A task's name, written ``worker:0``."""
@@ -284,6 +291,7 @@ class JobSpec:
     success: SuccessPolicy = SuccessPolicy.ALL
     times: Times = Times()
     hang: HangSpec = HangSpec()
+    on_straggler: OnStraggler = OnStraggler.WARN
     am_attempts: int = 1
     am_resources: Resources = Resources()
     checkpoint_dir: str | None = None

@@ -136,6 +136,8 @@ class Reason(str, Enum):
     REGISTRATION_TIMEOUT = "REGISTRATION_TIMEOUT"
     DURATION = "DURATION"
     HUNG = "HUNG"
+    STRAGGLER = "STRAGGLER"
+    """Much slower than its peers: a task is replaced for it, no job fails."""
     INFEASIBLE = "INFEASIBLE"
     CANCELLED = "CANCELLED"
     REPEATED = "REPEATED"
@@ -184,6 +186,7 @@ _FAULTS = {
     Reason.REGISTRATION_TIMEOUT: Fault.INFRASTRUCTURE,
     Reason.DURATION: Fault.TIME,
     Reason.HUNG: Fault.USER,
+    Reason.STRAGGLER: Fault.INFRASTRUCTURE,
     Reason.INFEASIBLE: Fault.USER,
     Reason.CANCELLED: Fault.ASKED,
     Reason.REPEATED: Fault.USER,

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from tests.faults.injector import Scene
 
+_NAMED_S = 120.0
+"""How soon a straggler has to be named."""
+
 # Processes ----------------------------------------------------------------------------------------------------
 
 
@@ -45,6 +48,27 @@ def freeze(kind: str, seconds: float) -> Callable[[Scene], None]:
             os.kill(pid, signal.SIGCONT)
 
     return act
+
+
+def throttle(scene: Scene) -> None:
+    """The victim's user process gets a fifth of its time, until it is called a straggler or is no more."""
+    pid = int(scene.lines(scene.victim)[-1]["pid"])
+    scene.mark()
+    deadline = time.monotonic() + _NAMED_S
+    try:
+        while not any(e.fields.get("reason") == "STRAGGLER" for e in list(scene.events)):
+            if time.monotonic() > deadline:
+                scene.notes.append(f"no straggler was named within {_NAMED_S:.0f} s")
+                break
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.16)
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.04)
+    except ProcessLookupError:
+        scene.notes.append("the throttled process ended before it was named")
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def echoed(act: Callable[[Scene], None]) -> Callable[[Scene], None]:

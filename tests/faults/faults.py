@@ -23,11 +23,6 @@ HUNG = "none has reported|has reported, written or computed|no sign of progress"
 SILENT = r"no sign of life for \d+"
 
 
-NOT_WALKED = {
-    33: "a straggler: nothing watches the times of steps yet",
-}
-"""Rows of the matrix that have no fault here, and why."""
-
 FAULTS: tuple[Fault, ...] = (
     Fault(
         1,
@@ -358,6 +353,23 @@ FAULTS: tuple[Fault, ...] = (
         UNHURT,
         flags=(*SHORT, "--ps", "1", "--ps-memory", "256m"),
         arguments=("--endless", "ps", "--alone"),
+    ),
+    Fault(
+        33,
+        "a throttled rank is named",
+        replace(UNHURT, warned="STRAGGLER"),
+        do.throttle,
+        arguments=("--steps", "150", "--own"),
+        limit_s=240.0,
+    ),
+    Fault(
+        33,
+        "a throttled rank is replaced",
+        again("STRAGGLER", 120.0, None, "times as long for a step"),
+        do.throttle,
+        flags=("--on-straggler", "replace", *SHORT),
+        arguments=("--steps", "150", "--own"),
+        limit_s=240.0,
     ),
     *(
         Fault(

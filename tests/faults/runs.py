@@ -1,14 +1,39 @@
-"""What was walked: one line of JSON for each run, and the tables that are made of them."""
+"""What was walked: one line of JSON for each run, and the tables that are made of them.
+
+Lines of many machines and days may stand in one file. Each names the version of the product and of the faults that it
+is about; of several runs of one fault with one seed the last one counts.
+"""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from statistics import median
 
 from tests.faults.invariants import Seen
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "faults" / "results"
+_JUDGED = ("tony", "appmaster", "executor", "tests/faults")
+
+
+@cache
+def version() -> str:
+    """The last commit that changed the product or its faults, with a + for what is not committed; unknown: ``?``."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(RESULTS.parents[2]), *words, "--", *_JUDGED]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
+
+    try:
+        return git("log", "-1", "--format=%h") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "?"
 
 
 @dataclass(frozen=True)
@@ -24,6 +49,13 @@ class Run:
     seen: Seen
     at: float = 0.0
     load: float = 0.0
+    cores: int = 0
+    version: str = ""
+
+    @property
+    def name(self) -> tuple[str, str, int]:
+        """Two runs of one name draw the same."""
+        return self.key, self.backend, self.seed
 
     @property
     def right(self) -> bool:
@@ -42,22 +74,30 @@ def kept(path: Path) -> list[Run]:
     """What was walked before; a last line that a killed walk has left half-written does not count."""
     if not path.exists():
         return []
-    runs = []
+    runs: dict[tuple[str, str, int], Run] = {}
     for text in path.read_text().splitlines():
         try:
             line = json.loads(text)
         except ValueError:
             continue
-        seen = {**line["seen"], **{name: tuple(line["seen"][name]) for name in ("leftovers", "violations")}}
-        runs.append(Run(**{**line, "seen": Seen(**seen)}))
-    return runs
+        seen = {name: tuple(v) if isinstance(v, list) else v for name, v in line["seen"].items()}
+        run = Run(**{**line, "seen": Seen(**seen)})
+        runs[run.name] = run
+    return list(runs.values())
 
 
 def keep(path: Path, run: Run) -> None:
     """Add a run to what was walked."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as lines:
-        lines.write(json.dumps(asdict(run)) + "\n")
+        line = {**_said(run), "seen": _said(run.seen)}
+        lines.write(json.dumps(line, separators=(",", ":")) + "\n")
+
+
+def _said(value: Run | Seen) -> dict[str, object]:
+    """What differs from the defaults."""
+    defaults = {field.name: field.default for field in fields(value)}
+    return {name: said for name, said in asdict(value).items() if said != defaults[name]}
 
 
 def table(runs: Sequence[Run]) -> Iterator[str]:
@@ -92,6 +132,18 @@ def summary(runs: Sequence[Run]) -> str:
         f"wrong final states or reasons {sum(s.wrong_end for s in seen)}; root text right {share} of {len(texts)}; "
         f"leftovers {sum(len(s.leftovers) for s in seen)}; "
         f"{sum(run.seconds for run in runs) / 60:.0f} job minutes"
+    )
+
+
+def circumstances(runs: Sequence[Run]) -> str:
+    """When, on what, and how many runs with which version."""
+    days = sorted({time.strftime("%Y-%m-%d", time.gmtime(run.at)) for run in runs})
+    cores = "/".join(str(count) for count in sorted({run.cores for run in runs if run.cores})) or "?"
+    loads = [run.load for run in runs]
+    versions = ", ".join(f"{name or '?'} ({count})" for name, count in Counter(run.version for run in runs).items())
+    return (
+        f"{days[0]}{'' if len(days) == 1 else f' to {days[-1]}'}, {cores} cores, load {median(loads):.1f} (median), "
+        f"{max(loads):.1f} (most); runs by version: {versions}"
     )
 
 

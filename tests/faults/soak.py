@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         faults = chosen(where, options.only)
         plan = [(rng.choice(faults), 1_000_000 * options.seed + number) for number in range(options.jobs)]
         results = options.folder / f"soak-{options.backend}.jsonl"
-        runs = walk_all(plan, where, results, options.parallel, options.keep)
+        runs = walk_all(plan, where, results, options.parallel, options.keep, options.again)
     return report(runs)
 
 

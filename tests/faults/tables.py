@@ -6,15 +6,11 @@ The page is ``benchmarks/faults/README.md``; what stands there before the first 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import median
 
-from tests.faults.faults import NOT_WALKED
-from tests.faults.runs import Run, kept, summary, table, wrong
+from tests.faults.runs import RESULTS, Run, circumstances, kept, summary, table, wrong
 
 PAGE = Path(__file__).parents[2] / "benchmarks" / "faults" / "README.md"
 MARK = "<!-- From here on written by `python -m tests.faults.tables`. -->"
@@ -34,17 +30,10 @@ def page(folder: Path) -> Iterator[str]:
     for title, runs in parts:
         if runs:
             yield from _part(title, runs)
-    yield from ("", "## Rows that are not walked", "")
-    yield from (f"- {row}, {why}" for row, why in sorted(NOT_WALKED.items()))
 
 
 def _part(title: str, runs: Sequence[Run]) -> Iterator[str]:
-    days = sorted({time.strftime("%Y-%m-%d", time.gmtime(run.at)) for run in runs})
-    loads = [run.load for run in runs]
-    yield from ("", f"## {title}", "")
-    yield f"{days[0]}{'' if len(days) == 1 else f' to {days[-1]}'}, {os.cpu_count()} cores,"
-    yield f"load {median(loads):.1f} (median), {max(loads):.1f} (most)."
-    yield from (f"{summary(runs)}.", "")
+    yield from ("", f"## {title}", "", f"{circumstances(runs)}.", f"{summary(runs)}.", "")
     yield from table(runs)
     bad = list(wrong(runs))
     if bad:
@@ -59,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--folder", type=Path, required=True, help="what walk and soak have kept")
+    parser.add_argument(
+        "--folder", type=Path, default=RESULTS, help=f"what walk and soak have kept (default: {RESULTS})"
+    )
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args(arguments)
     above = options.page.read_text().partition(MARK)[0].rstrip() if options.page.exists() else "# Faults"

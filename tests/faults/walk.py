@@ -2,7 +2,8 @@
 
 Every run draws its victim and its point from a seed that is printed; a run of the same seed draws the same. What is
 done is kept in ``F/walk-<backend>.jsonl``, one line for each run, and is not done again: a walk may be broken off and
-taken up, or walked in parts. ``--backend yarn`` starts a YARN and an HDFS of its own, whose daemons are hurt, too;
+taken up, on another machine, too, or walked in parts. ``--again`` does again what was done with another version of
+the product or of the faults. ``--backend yarn`` starts a YARN and an HDFS of its own, whose daemons are hurt, too;
 with ``--conf-dir`` and ``--bin-dir`` it uses one that runs, and leaves its daemons alone. At the end, the table.
 """
 
@@ -27,7 +28,7 @@ from tests.faults.fault import OWN, Fault
 from tests.faults.faults import FAULTS
 from tests.faults.injector import NotReached, Scene, Site
 from tests.faults.invariants import Seen, inspect, left_by
-from tests.faults.runs import Run, keep, kept, summary, table, wrong
+from tests.faults.runs import RESULTS, Run, keep, kept, summary, table, version, wrong
 from tests.faults.sites import Ground, ground, site_at
 
 STEPS = 60
@@ -58,8 +59,9 @@ def walk(fault: Fault, site: Site, seed: int, folder: Path) -> Run:
     finally:
         scene.close()
     seconds = round(time.monotonic() - began, 1)
+    at, cores = round(time.time(), 1), os.cpu_count() or 0
     return Run(
-        fault.key, site.backend, seed, point, scene.victim, seconds, seen, round(time.time(), 1), round(load, 1)
+        fault.key, site.backend, seed, point, scene.victim, seconds, seen, at, round(load, 1), cores, version()
     )
 
 
@@ -129,21 +131,26 @@ def chosen(where: Ground, only: str) -> list[Fault]:
 
 
 def walk_all(
-    plan: Sequence[tuple[Fault, int]], where: Ground, results: Path, parallel: int = 1, keep_wrong: bool = False
+    plan: Sequence[tuple[Fault, int]],
+    where: Ground,
+    results: Path,
+    parallel: int = 1,
+    keep_wrong: bool = False,
+    again: bool = False,
 ) -> list[Run]:
-    """Every fault with its seed; those that `results` holds are not run again.
+    """Every fault with its seed; those that `results` holds are not run again, `again`: unless by another version.
 
     `parallel` jobs run at once, each in a process with a state folder of its own; faults that hurt what others stand
     on come after them, one at a time.
     """
-    done = {(run.key, run.backend, run.seed): run for run in kept(results)}
+    done = {run.name: run for run in kept(results) if not again or run.version == version()}
     rest = [(fault, seed) for fault, seed in plan if (fault.key, where.backend, seed) not in done]
     together = [one for one in rest if not one[0].alone]
     for group, width in ((together, parallel), ([one for one in rest if one[0].alone], 1)):
         for run in _walked(group, where, width, keep_wrong):
             print(run.told, flush=True)
             keep(results, run)
-            done[run.key, run.backend, run.seed] = run
+            done[run.name] = run
     return [done[fault.key, where.backend, seed] for fault, seed in plan]
 
 
@@ -199,7 +206,12 @@ def options_of(program: str, text: str | None) -> argparse.ArgumentParser:
         description=text,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--folder", type=Path, required=True, help="what is done is kept here, and not done again")
+    parser.add_argument(
+        "--folder", type=Path, default=RESULTS, help=f"what is done is kept here (default: {RESULTS})"
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="not what was done with this version, but what with others"
+    )
     parser.add_argument("--backend", choices=("local", "yarn"), default="local")
     parser.add_argument("--only", default="", help="rows or words of names, separated by commas")
     parser.add_argument("--parallel", type=int, default=1, help="jobs at once")
@@ -227,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ground(options.backend, options.conf_dir, options.bin_dir, options.keep) as where:
         plan = [(fault, seed) for seed in seeds for fault in chosen(where, options.only)]
         results = options.folder / f"walk-{options.backend}.jsonl"
-        runs = walk_all(plan, where, results, options.parallel, options.keep)
+        runs = walk_all(plan, where, results, options.parallel, options.keep, options.again)
     return report(runs)
 
 

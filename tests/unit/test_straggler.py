@@ -11,15 +11,20 @@ from appmaster import stimuli as on
 from appmaster.view import snapshot
 from tony.cli.output import Output
 from tony.cli.status import status_lines
+from tony.containers import EndCause, HandleState, Phase
 from tony.events import EventKind
-from tony.spec import TaskId
+from tony.spec import OnStraggler, RestartPolicy, RestartSpec, TaskId
+from tony.state import JobState
 
 WORKERS = ("worker:0", "worker:1", "worker:2", "worker:3")
 
 
-def running() -> World:
-    world = World(job(4))
-    world.bring_up(*WORKERS)
+def running(**changes: object) -> World:
+    world = World(job(4, **changes), node_count=4)
+    for number, name in enumerate(WORKERS):
+        world.hold(name, node=f"node{number}")
+    world.greet(*WORKERS)
+    world.prepare(*WORKERS)
     world.pass_time(1.0, beating=WORKERS)
     return world
 
@@ -83,3 +88,78 @@ def test_in_synchronous_training_without_own_times_nobody_is_accused() -> None:
     world = running()
     steps(world, 300, dict.fromkeys(WORKERS, 4.0), own=False)
     assert told(world, EventKind.WARNING) == []
+
+
+def slow_until_replaced(world: World, name: str = "worker:2") -> None:
+    """That rank is slow until something is done about it; then the gang comes together again."""
+    before = world.machine.generation
+    for _ in range(90):
+        steps(world, 1, {name: 2.0}, own=True)
+        if world.machine.generation > before:
+            break
+    else:
+        return
+    for other in WORKERS:
+        if other != name:
+            world.feed(on.UserStopped(world.who(other), before))
+            world.prepare(other)
+    identity = world.who(name, world.who(name).incarnation - 1)
+    handle = f"{identity.task}#{identity.incarnation}"
+    world.feed(on.ContainerSeen(identity, HandleState(handle, Phase.ENDED, "", "node2", EndCause.EXITED)))
+    world.hold(name, node="node9")
+    world.greet(name)
+    world.prepare(name)
+    world.pass_time(1.0, beating=WORKERS)
+
+
+def test_a_straggler_is_replaced_where_that_was_asked_for_and_the_others_keep_their_containers() -> None:
+    world = running(on_straggler=OnStraggler.REPLACE)
+    slow_until_replaced(world)
+    [decision] = told(world, EventKind.DECISION)
+    assert (decision.fields["action"], decision.fields["reason"]) == ("RESTART_GANG", "STRAGGLER")
+    assert [record.incarnation for record in world.machine.tasks.values()] == [1, 1, 2, 1]
+    assert (world.machine.state, world.machine.generation) == (JobState.RUNNING, 2)
+    assert world.machine.nodes.is_excluded("node2", world.now)
+
+
+def test_stragglers_use_up_no_restart_and_after_three_the_slow_job_goes_on() -> None:
+    world = running(on_straggler=OnStraggler.REPLACE, restart=RestartSpec(max_infrastructure=0))
+    for _ in range(5):
+        slow_until_replaced(world)
+    assert [d.fields["action"] for d in told(world, EventKind.DECISION)] == ["RESTART_GANG"] * 3 + ["IGNORE"]
+    assert (world.machine.state, world.machine.generation) == (JobState.RUNNING, 4)
+
+
+def test_a_failure_beside_a_straggler_is_what_counts() -> None:
+    world = running(on_straggler=OnStraggler.REPLACE)
+    while not told(world, EventKind.WARNING):
+        steps(world, 1, {"worker:2": 2.0}, own=True)
+    world.exit("worker:1", 1, message="the loss is not a number")
+    world.pass_time(3.0, beating=("worker:0", "worker:2", "worker:3"))
+    verdict = world.machine.verdict
+    assert verdict is not None and verdict.message == "the loss is not a number"
+
+
+def test_nobody_is_replaced_for_being_slow_when_another_rank_has_ended_meanwhile() -> None:
+    world = running(on_straggler=OnStraggler.REPLACE)
+    while not told(world, EventKind.WARNING):
+        steps(world, 1, {"worker:2": 2.0}, own=True)
+    world.exit("worker:1")
+    world.pass_time(3.0, beating=("worker:0", "worker:2", "worker:3"))
+    assert told(world, EventKind.DECISION) == []
+    assert world.machine.generation == 1
+
+
+def test_without_restarts_a_straggler_is_only_named() -> None:
+    world = running(on_straggler=OnStraggler.REPLACE, restart=RestartSpec(RestartPolicy.NEVER))
+    slow_until_replaced(world)
+    [decision] = told(world, EventKind.DECISION)
+    assert decision.fields["action"] == "IGNORE"
+    assert world.machine.generation == 1
+
+
+def test_alone_it_is_replaced_alone() -> None:
+    world = running(on_straggler=OnStraggler.REPLACE, restart=RestartSpec(RestartPolicy.TASK))
+    steps(world, 90, {"worker:2": 2.0}, own=True)
+    assert [record.incarnation for record in world.machine.tasks.values()] == [1, 1, 2, 1]
+    assert world.machine.generation == 1

@@ -18,6 +18,7 @@ from tony.spec import (
     JobSpec,
     OnHang,
     OnInterrupt,
+    OnStraggler,
     PythonSpec,
     RestartPolicy,
     RestartSpec,
@@ -223,6 +224,14 @@ KEYS: tuple[Key, ...] = (
         OnHang.WARN.value,
         "--on-hang",
         choices=tuple(choice.value for choice in OnHang),
+    ),
+    Key(
+        "on_straggler",
+        Kind.CHOICE,
+        "what follows when a task is much slower than its peers, beside the warning",
+        OnStraggler.WARN.value,
+        "--on-straggler",
+        choices=tuple(choice.value for choice in OnStraggler),
     ),
     Key(
         "early_exit",

@@ -27,8 +27,12 @@ parser.add_argument("--rank", type=int, default=0, help="who has the trouble")
 parser.add_argument("--at", type=int, default=5, help="at which step")
 parser.add_argument("--generation", type=int, default=0, help="only in this one; 0: in every one")
 parser.add_argument("--endless", default="", help="a role that never ends")
+parser.add_argument("--own", action="store_true", help="report what a step took without the waiting")
 parser.add_argument("--alone", action="store_true", help="steps do not wait for the other ranks")
 options = parser.parse_args()
+
+_PIECES = 10
+"""A step of many short waits takes longer when the process is stopped again and again, as work does."""
 
 me = current()
 trace = (options.trace / f"rank-{me.rank}.jsonl").open("a", buffering=1)
@@ -124,13 +128,15 @@ def main() -> None:
         sockets.write(os.environ.get("TONY_REPORT_SOCKET", "") + "\n")
     while step < options.steps or options.endless == me.role:
         together(step)
-        time.sleep(options.pause)
+        began = time.monotonic()
+        for _ in range(_PIECES if options.own else 1):
+            time.sleep(options.pause / (_PIECES if options.own else 1))
         step += 1
         tell("step", step)
         if step == options.at and me.rank == options.rank and options.generation in (0, me.generation):
             tell("trouble", step)
             trouble(options.trouble)
-        me.report(step=step)
+        me.report(step=step, **({"step_s": time.monotonic() - began} if options.own else {}))
         temporary = checkpoints[me.rank].with_suffix(".new")
         temporary.write_text(str(step))
         temporary.replace(checkpoints[me.rank])
