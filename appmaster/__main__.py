@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from appmaster import stimuli as on
 from appmaster.environment import AppMasterEnvironment
 from appmaster.folder import JobFolder
-from appmaster.history import History
+from appmaster.history import UNKEPT_EVENTS, History
 from appmaster.local import LocalContainers
 from appmaster.loop import Loop
 from appmaster.machine import JobMachine
@@ -65,16 +65,16 @@ async def _run(here: Path, environment: AppMasterEnvironment, record: JobRecord,
     storage = Storage(record.storage, record.user)
     folder = JobFolder(storage, environment.application_id, here, environment.log_folder or here)
     with contextlib.closing(_backend(here, environment, record)) as backend, contextlib.closing(storage):
-        kept, settled = await _what_was_before(folder, environment.attempt)
+        again = (here / _PORT_FILE).exists()
+        kept, settled = await _what_was_before(folder, environment.attempt, again)
         if settled is not None:
             _log.info("an earlier attempt ended the job: %s", settled.message)
             await asyncio.to_thread(backend.finish, AppState(settled.state.value), diagnostics(settled))
             return 0
         machine = _machine(kept, environment, record)
         clock = SystemClock()
-        history = History(
-            folder.write_events, environment.attempt, kept.last_event if kept else 0, rescue=folder.rescue
-        )
+        last_event = kept.last_event + UNKEPT_EVENTS if kept is not None else 0
+        history = History(folder.write_events, environment.attempt, last_event, rescue=folder.rescue)
         credentials = Credentials(
             (here / environment.certificate).read_text(), (here / environment.private_key).read_text()
         )
@@ -134,15 +134,15 @@ def diagnostics(verdict: Verdict) -> str:
     return f"{verdict.reason.value}: {where}, {how}: {verdict.message}"
 
 
-async def _what_was_before(folder: JobFolder, attempt: int) -> tuple[KeptState | None, Verdict | None]:
-    """The state to go on from, or the verdict to repeat."""
+async def _what_was_before(folder: JobFolder, attempt: int, again: bool) -> tuple[KeptState | None, Verdict | None]:
+    """The state to go on from, or the verdict to repeat. `again`: an earlier process was in this very container."""
     kept = folder.own_state()
-    if kept is None and attempt > 1:
+    if kept is None and (again or attempt > 1):
         settled = await asyncio.to_thread(folder.verdict)
         if settled is not None:
             return None, settled
         kept = await asyncio.to_thread(folder.last_state)
-        if kept is not None and kept.verdict is not None:
+        if kept is not None and kept.verdict is not None and kept.attempt < attempt:
             # The attempt before had decided and was stopping: its containers are gone, its word stands.
             with contextlib.suppress(TonyError):
                 await folder.keep_verdict(kept.verdict, _FOLDER_S)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -41,7 +43,8 @@ class JobFolder:
         self._storage = storage
         self._path = f"jobs/{application_id}"
         self._here = here
-        self._unwritten: bytes | None = None
+        self._unwritten: tuple[int, bytes] | None = None
+        self._written: deque[int] = deque()
         self._number = 0
 
     # The life of the folder -----------------------------------------------------------------------------------
@@ -71,14 +74,18 @@ class JobFolder:
 
     def keep_state(self, machine: JobMachine, last_event: int) -> None:
         """Keep the state beside the process, now, and on storage soon."""
-        raw = encode(keep(machine, last_event))
-        self._unwritten = raw
+        self._number += 1
+        raw = encode(keep(machine, last_event, self._number))
+        self._unwritten = self._number, raw
         temporary = self._here / f"{_STATE_FILE}.new"
         try:
             temporary.write_bytes(raw)
             os.replace(temporary, self._here / _STATE_FILE)
         except OSError as error:
             _log.error("the state is not kept here: %s", error)
+            with suppress(OSError):
+                # An old state would be believed; without one, that on storage is.
+                (self._here / _STATE_FILE).unlink(missing_ok=True)
             if self.health is not None:
                 self.health.failed("the state of the job", error, "on shared storage only")
         else:
@@ -89,16 +96,16 @@ class JobFolder:
         """Carry the newest state to storage at most once a second. Runs until cancelled."""
         while True:
             await asyncio.sleep(_REMOTE_PAUSE_S)
-            raw, self._unwritten = self._unwritten, None
-            if raw is not None:
-                await self._carry(raw)
+            newest, self._unwritten = self._unwritten, None
+            if newest is not None:
+                await self._carry(newest)
 
-    async def _carry(self, raw: bytes) -> None:
+    async def _carry(self, newest: tuple[int, bytes]) -> None:
         try:
-            await self._state_store.call(lambda: self._write_state(raw), _STATE_S)
+            await self._state_store.call(lambda: self._write_state(*newest), _STATE_S)
         except Exception as error:  # noqa: BLE001 - whatever a store fails with, the job goes on
             _log.warning("the state is not kept on storage: %s", error)
-            self._unwritten = self._unwritten or raw
+            self._unwritten = self._unwritten or newest
             if self.health is not None:
                 self.health.failed("the state", error)
             await asyncio.sleep(_AFTER_FAILURE_S)
@@ -106,21 +113,22 @@ class JobFolder:
             if self.health is not None:
                 self.health.worked("the state")
 
-    def _write_state(self, raw: bytes) -> None:
+    def _write_state(self, number: int, raw: bytes) -> None:
         """A new name each time: HDFS cannot replace a file in one step. The newest whole one counts."""
-        self._number += 1
-        self._write(f"state-{self._number}.json", raw)
-        old = self._number - _KEPT_STATES
-        if old > 0:
-            self._storage.remove(f"{self._path}/state-{old}.json")
+        self._write(f"state-{number}.json", raw)
+        self._written.append(number)
+        while len(self._written) > _KEPT_STATES:
+            self._storage.remove(f"{self._path}/state-{self._written.popleft()}.json")
 
     def own_state(self) -> KeptState | None:
-        """What an earlier process in this very container left."""
+        """What an earlier process in this very container left. Its numbers go on, or older states would be newer."""
         path = self._here / _STATE_FILE
-        return _whole(path.read_bytes(), KeptState) if path.exists() else None
+        state = _whole(path.read_bytes(), KeptState) if path.exists() else None
+        self._number = state.number if state is not None else 0
+        return state
 
     def last_state(self) -> KeptState | None:
-        """What an earlier attempt left on storage: the newest state that can be read. Blocks."""
+        """What was left on storage: the newest state that can be read. Blocks."""
         names = [name for name in self._storage.list(self._path) if name.startswith("state-")]
         numbers = sorted((int(name[6:-5]) for name in names if name[6:-5].isdigit()), reverse=True)
         self._number = max(numbers, default=0)

@@ -13,6 +13,9 @@ from tony.records import encode
 
 _log = logging.getLogger(__name__)
 
+UNKEPT_EVENTS = 20_000
+"""More than were recorded since the state that tells their number: a process that goes on leaves out so many."""
+
 _MEMORY_LIMIT = 20_000
 _UNWRITTEN_LIMIT = 20_000
 _FIRST_PAUSE_S = 2.0
@@ -42,7 +45,6 @@ class History:
         self._attempt = attempt
         self._events: deque[Event] = deque(maxlen=_MEMORY_LIMIT)
         self._unwritten: deque[Event] = deque()
-        self._files = 0
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -92,7 +94,7 @@ class History:
         batch = list(self._unwritten)
         if not batch:
             return
-        name = f"events-{self._attempt}-{self._files:04d}.jsonl"
+        name = f"events-{self._attempt}-{batch[0].number:09d}.jsonl"
         lines = b"".join(encode(event) + b"\n" for event in batch)
         try:
             await self._store.call(lambda: self._write(name, lines), _WRITE_S)
@@ -105,7 +107,6 @@ class History:
             return
         if self.health is not None:
             self.health.worked("the history")
-        self._files += 1
         last = batch[-1].number
         while self._unwritten and self._unwritten[0].number <= last:
             self._unwritten.popleft()

@@ -144,6 +144,9 @@ class Loop:
     # Commands -------------------------------------------------------------------------------------------------
 
     def _obey_all(self, commands: list[do.Command]) -> None:
+        if any(isinstance(command, do.RequestContainer) for command in commands):
+            # A process that is started again must know whom it has asked for, or somebody would live twice.
+            self._keep_first()
         for command in commands:
             if self._dirty and not isinstance(command, do.RecordEvent):
                 self._held.append(command)
@@ -151,12 +154,18 @@ class Loop:
                 if self._saving_soon is None:
                     self._saving_soon = asyncio.get_running_loop().call_later(_SOON_S, self._save)
             elif isinstance(command, do.SaveState):
-                self._dirty = True
-                # Group commit: whatever else happens in this turn is saved with it, and big states save less often.
-                delay_s = min(0.5, 10 * self._save_cost_s) if self._save_cost_s > 0.005 else 0.0
-                asyncio.get_running_loop().call_later(delay_s, self._save)
+                self._keep_first()
             else:
                 self._obey(command)
+
+    def _keep_first(self) -> None:
+        """What comes from now on waits until the state is kept."""
+        if self._dirty:
+            return
+        self._dirty = True
+        # Group commit: whatever else happens in this turn is saved with it, and big states save less often.
+        delay_s = min(0.5, 10 * self._save_cost_s) if self._save_cost_s > 0.005 else 0.0
+        asyncio.get_running_loop().call_later(delay_s, self._save)
 
     def _save(self) -> None:
         if self._saving_soon is not None:

@@ -69,10 +69,11 @@ class KeptState:
     shrink_at: float | None = None
     grow_at: float | None = None
     joined_at: float = 0.0
+    number: int = 0
 
 
-def keep(machine: JobMachine, last_event: int) -> KeptState:
-    """The state of the machine now. Refers to the machine's own objects: encode it before going on."""
+def keep(machine: JobMachine, last_event: int, number: int = 0) -> KeptState:
+    """The state of the machine now, the `number`-th of the job. Encode it at once: its objects are the machine's."""
     return KeptState(
         **{name: getattr(machine, name) for name in _PLAIN},
         attempt=machine.attempt,
@@ -80,6 +81,7 @@ def keep(machine: JobMachine, last_event: int) -> KeptState:
         urls=machine.urls,
         marks=machine.marks,
         last_event=last_event,
+        number=number,
     )
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -90,6 +91,30 @@ def signal_client(number: signal.Signals) -> Callable[[Scene], None]:
     return act
 
 
+def kill_twice(scene: Scene) -> None:
+    """Two people end the job at the same moment, while a third one follows it."""
+    command = [sys.executable, "-m", "tony", "kill", scene.find()]
+    scene.mark()
+    both = [
+        subprocess.Popen(command, env=dict(scene.site.environment), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for one in both:
+        _, words = one.communicate(timeout=60.0)
+        if one.returncode:
+            scene.notes.append(f"a kill ended with {one.returncode}: {words.decode(errors='replace')[-200:]}")
+
+
+def kill_executor_at_the_end(scene: Scene) -> None:
+    """The executor is killed when its user process has just ended: its result may be under way."""
+    pid = scene.one("executor", scene.task)
+    scene.wait_for(lambda: any(line["what"] == "end" for line in scene.lines(scene.victim)), "the rank's end")
+    time.sleep(scene.rng.uniform(0.0, 0.2))
+    scene.mark()
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
 def with_a_key(scene: Scene) -> None:
     """Submit with a key of its own."""
     scene.flags += ["--idempotency-key", f"{scene.folder} at {time.time()}"]
@@ -104,6 +129,40 @@ def submit_twice(scene: Scene) -> None:
         scene.client.wait(75.0)
     if len(scene.known()) != 1:
         scene.notes.append(f"{len(scene.known())} applications for one key: {scene.known()}")
+
+
+def kill_master_and(act: Callable[[Scene], None]) -> Callable[[Scene], None]:
+    """Right after something else, the master is killed, too: what it has begun is half done."""
+
+    def both(scene: Scene) -> None:
+        pid = scene.one("appmaster")
+        act(scene)
+        time.sleep(scene.rng.uniform(0.0, 2.5))
+        os.kill(pid, signal.SIGKILL)
+
+    return both
+
+
+def damage_state(scene: Scene) -> None:
+    """The master's own state file is cut in half when the master dies."""
+    state = Path(f"/proc/{scene.one('appmaster')}/cwd/state.json")
+    scene.mark()
+    os.truncate(state, state.stat().st_size // 2)
+
+
+def no_room_for_state(scene: Scene) -> None:
+    """The master's folder takes no state any more; then much happens that it has to keep."""
+    Path(f"/proc/{scene.one('appmaster')}/cwd/state.json.new").mkdir()
+    hit("executor", signal.SIGKILL)(scene)
+    scene.wait_for(lambda: scene.generation() > 1, "the next generation")
+
+
+def resize(size: int) -> Callable[[Scene], None]:
+    def act(scene: Scene) -> None:
+        scene.mark()
+        scene.handle.resize(size)
+
+    return act
 
 
 def kill_master_at_the_end(scene: Scene) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -70,6 +71,18 @@ def restarted(prefix: str, pause_s: float) -> Callable[[Scene], None]:
         _start_again(scene)
 
     return act
+
+
+def cancelled_while_restarted(scene: Scene) -> None:
+    """Ctrl-C, and at once the ResourceManager is away for some seconds."""
+    assert scene.client is not None
+    pids = _daemons(_own(scene), "resourcemanager")
+    scene.mark()
+    scene.client.send_signal(signal.SIGINT)
+    time.sleep(scene.rng.uniform(0.0, 0.6))
+    _kill(pids)
+    time.sleep(3.0)
+    _start_again(scene)
 
 
 def emptied_resource_manager(scene: Scene) -> None:

@@ -13,6 +13,9 @@ LOCAL, YARN, BOTH = ("local",), ("yarn",), ("local", "yarn")
 OWN = ("own",)
 """A YARN whose daemons may be hurt."""
 
+STEPS = 60
+"""Of every job, unless it is said otherwise."""
+
 SHORT = ("-c", "times.lease=12s", "-c", "stop_grace=5s")
 NEVER = ("--restart", "never", *SHORT)
 ONCE = ("--generation", "1")

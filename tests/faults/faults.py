@@ -10,7 +10,21 @@ import signal
 from dataclasses import replace
 
 from tests.faults import actions as do
-from tests.faults.fault import LOCAL, LONG, NEVER, ONCE, SHORT, UNHURT, YARN, Fault, again, failed, refused, trouble
+from tests.faults.fault import (
+    LOCAL,
+    LONG,
+    NEVER,
+    ONCE,
+    SHORT,
+    STEPS,
+    UNHURT,
+    YARN,
+    Fault,
+    again,
+    failed,
+    refused,
+    trouble,
+)
 from tests.faults.faults_cluster import CLUSTER_FAULTS
 from tests.faults.invariants import Expected
 
@@ -49,6 +63,12 @@ FAULTS: tuple[Fault, ...] = (
         "kill -9, survivors exit first",
         again("WORKER_SIGNAL", None, None, "SIGKILL"),
         do.echoed(do.hit("user", KILL)),
+    ),
+    Fault(
+        1,
+        "a crash that leaves no working directory",
+        again("WORKER_SIGNAL", None, None, "SIGSEGV"),
+        arguments=trouble("no-folder", *ONCE),
     ),
     Fault(
         2,
@@ -150,6 +170,51 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         10,
+        "application master kill -9 while a task is replaced",
+        again("EXECUTOR_LOST", message=GONE),
+        do.kill_master_and(do.hit("executor", KILL)),
+        where=YARN,
+        arguments=LONG,
+    ),
+    Fault(
+        10,
+        "application master kill -9 while the job grows",
+        Expected(generations=2),
+        do.kill_master_and(do.resize(3)),
+        points=("step:5",),
+        where=YARN,
+        flags=(*SHORT, "--min-workers", "2", "--max-workers", "3"),
+        arguments=("--steps", "200"),
+        limit_s=150.0,
+    ),
+    Fault(
+        10,
+        "application master kill -9, its state cut in half",
+        UNHURT,
+        do.kill_master_and(do.damage_state),
+        where=YARN,
+        arguments=("--steps", "150"),
+    ),
+    Fault(
+        10,
+        "application master kill -9, no room for its state",
+        again("EXECUTOR_LOST", message=GONE),
+        do.kill_master_and(do.no_room_for_state),
+        where=YARN,
+        arguments=LONG,
+    ),
+    Fault(
+        10,
+        "application master frozen for 30 s, supervised",
+        UNHURT,
+        lambda scene: do.freeze_master(scene, 30.0),
+        where=YARN,
+        flags=("-c", "stop_grace=5s"),
+        arguments=("--steps", "450"),
+        limit_s=180.0,
+    ),
+    Fault(
+        10,
         "application master kill -9, no supervisor",
         # Who was not welcomed yet looks for its master for a minute.
         Expected("FAILED", "AM_LOST", 104, gone_s=75.0),
@@ -241,6 +306,14 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         17, "Ctrl-C", CANCELLED, do.signal_client(INT), points=("start", "register", "release", "step:*"), quick=True
+    ),
+    Fault(
+        17,
+        "two kills at once",
+        Expected("KILLED", "CANCELLED", 103, generations=1),
+        do.kill_twice,
+        points=("start", "register", "release", "step:*"),
+        arguments=("--steps", "600"),
     ),
     Fault(17, "Ctrl-C while it is submitted", CANCELLED, do.signal_client(INT), points=("submit",)),
     Fault(18, "SIGTERM while it is submitted", CANCELLED, do.signal_client(TERM), points=("submit",)),
@@ -393,6 +466,8 @@ FAULTS: tuple[Fault, ...] = (
         34, "GPU fault in the output", again("GPU_FAULT", message="Xid|GPU"), arguments=trouble("gpu-fault", *ONCE)
     ),
     Fault(36, "log flood", UNHURT, arguments=trouble("flood:150")),
+    Fault(36, "32 MB of noise without a line end", UNHURT, arguments=trouble("garbage:32")),
+    Fault(36, "a script that closes all it has inherited", UNHURT, arguments=trouble("closed")),
     Fault(
         37,
         "disk full in the script",
@@ -434,6 +509,14 @@ FAULTS: tuple[Fault, ...] = (
         prepare=do.with_a_key,
         quick=True,
     ),
+    Fault(
+        42,
+        "executor killed when its user process has just ended",
+        Expected(),
+        do.kill_executor_at_the_end,
+        points=("release",),
+    ),
+    Fault(42, "a daemon is left behind at the end", UNHURT, arguments=trouble("linger", "--at", str(STEPS))),
     Fault(
         42,
         "master killed while it ends the job",

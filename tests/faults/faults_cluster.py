@@ -57,6 +57,15 @@ CLUSTER_FAULTS: tuple[Fault, ...] = (
         limit_s=240.0,
     ),
     Fault(
+        12,
+        "ResourceManager restarted while the job is ended",
+        Expected("KILLED", "CANCELLED", 130),
+        do.cancelled_while_restarted,
+        where=OWN,
+        arguments=("--steps", "600"),
+        limit_s=240.0,
+    ),
+    Fault(
         6,
         "container over its virtual memory",
         Expected("FAILED", "OUT_OF_VMEM", 107, cause="OUT_OF_VMEM", message="virtual memory"),

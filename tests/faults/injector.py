@@ -271,6 +271,10 @@ class Scene:
         """The lowest step that every rank has done."""
         return min((max((line["step"] for line in self.lines(r)), default=0) for r in range(self.workers)), default=0)
 
+    def generation(self) -> int:
+        """The generation that every rank has come to."""
+        return min(max((line["generation"] for line in self.lines(r)), default=0) for r in range(self.workers))
+
     def lines(self, rank: int) -> list[dict[str, Any]]:
         """What a rank has told."""
         path = self.trace / f"rank-{rank}.jsonl"

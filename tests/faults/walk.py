@@ -24,14 +24,13 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from types import FrameType
 
-from tests.faults.fault import OWN, Fault
+from tests.faults.fault import OWN, STEPS, Fault
 from tests.faults.faults import FAULTS
 from tests.faults.injector import NotReached, Scene, Site
 from tests.faults.invariants import Seen, inspect, left_by
 from tests.faults.runs import RESULTS, Run, keep, kept, summary, table, version, wrong
 from tests.faults.sites import Ground, ground, site_at
 
-STEPS = 60
 _INTERRUPTED = (-signal.SIGINT, -signal.SIGTERM)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from appmaster.history import History
+from appmaster.history import UNKEPT_EVENTS, History
 from tony.events import EventKind
 
 
@@ -51,3 +51,26 @@ def test_a_store_that_fails_keeps_nothing_back_but_its_own_copy() -> None:
         assert written[0].count(b"\n") == 2
 
     asyncio.run(run())
+
+
+def test_a_process_that_goes_on_writes_over_nothing_and_uses_no_number_twice() -> None:
+    written: dict[str, bytes] = {}
+
+    async def run(last_number: int, texts: list[str]) -> int:
+        history = History(written.__setitem__, 1, last_number)
+        for text in texts:
+            record(history, text)
+            await history.flush()
+        return history.last_number
+
+    asyncio.run(run(0, ["one", "two", "three"]))
+    # The state that is found knows of the first event only.
+    assert asyncio.run(run(1 + UNKEPT_EVENTS, ["four"])) > 3
+    lines = b"".join(written[name] for name in sorted(written)).splitlines()
+    assert [word for word in ("one", "two", "three", "four") if word.encode() in b"".join(lines)] == [
+        "one",
+        "two",
+        "three",
+        "four",
+    ]
+    assert len(lines) == 4

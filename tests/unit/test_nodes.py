@@ -9,7 +9,7 @@ from machine_driver import World, job
 
 from appmaster import commands as do
 from appmaster import stimuli as on
-from appmaster.nodes import BLAMED, NodeMemory
+from appmaster.nodes import AT_ONCE, BLAMED, NodeMemory
 from appmaster.resume import KeptState, keep, next_attempt, same_attempt
 from appmaster.view import snapshot
 from tony.containers import EndCause, HandleState, Phase
@@ -25,7 +25,7 @@ def blame(memory: NodeMemory, node: str, reason: Reason, now: float, nodes: int 
     return memory.blame(node, "worker:0", reason, RULE, nodes, now)
 
 
-@pytest.mark.parametrize("reason", sorted(BLAMED - {Reason.GPU_FAULT, Reason.NODE_LOST}))
+@pytest.mark.parametrize("reason", sorted(BLAMED - AT_ONCE))
 def test_two_failures_within_an_hour_exclude_a_node_for_an_hour(reason: Reason) -> None:
     memory = NodeMemory()
     assert blame(memory, "n1", reason, 0.0) == []

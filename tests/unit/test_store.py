@@ -15,16 +15,21 @@ from machine_driver import job
 from appmaster import history as history_module
 from appmaster import loop as loop_module
 from appmaster import stimuli as on
+from appmaster.__main__ import _what_was_before
 from appmaster.folder import JobFolder
 from appmaster.history import History
 from appmaster.loop import Loop
 from appmaster.machine import JobMachine
+from appmaster.resume import KeptState
 from appmaster.store import StoreHealth, StoreThread
 from tony.clock import SystemClock
-from tony.containers import AppState, HandleState, Identity, Phase
+from tony.containers import AppState, EndCause, HandleState, Identity, Phase
 from tony.errors import PackagingError, Unreachable
 from tony.events import EventKind, Warned
+from tony.records import decode
 from tony.snapshot import Verdict
+from tony.spec import RestartPolicy, RestartSpec, TaskId
+from tony.state import TaskState
 from tony.storage import Storage
 
 
@@ -191,3 +196,89 @@ def test_a_full_disk_of_the_node_does_not_stop_the_job(tmp_path: Path, monkeypat
     monkeypatch.setattr(Path, "write_bytes", full)
     folder.keep_state(machine, 1)
     assert told == [Warned.DISK_FULL]
+
+
+def test_whoever_is_asked_for_stands_in_the_kept_state_already(quick: None, tmp_path: Path) -> None:
+    class Witness(Backend):
+        def request(self, identity: Identity, environment: Mapping[str, str]) -> str:
+            kept = decode((tmp_path / "state.json").read_bytes(), KeptState)
+            known.append({(record.task, record.incarnation) for record in kept.tasks if record.asked_at is not None})
+            return super().request(identity, environment)
+
+    known: list[set[object]] = []
+
+    async def run() -> None:
+        clock = SystemClock()
+        spec = job(2, restart=RestartSpec(RestartPolicy.TASK, max_user=1))
+        machine = JobMachine(spec, "application_1_0001", "ann", now=clock.monotonic(), wall=clock.wall())
+        folder = JobFolder(Storage(f"file://{tmp_path}/store"), "application_1_0001", tmp_path)
+        loop = Loop(machine, Witness(), folder, History(lambda *_: None, 1), clock, lambda identity: {})
+        loop.feed(on.Begin())
+        running = asyncio.create_task(loop.run())
+        deadline = clock.monotonic() + 20.0
+        victim = machine.tasks[TaskId("worker", 1)]
+        while len(known) < 3:
+            assert clock.monotonic() < deadline
+            await asyncio.sleep(0.01)
+            if victim.incarnation == 1 and victim.state is TaskState.HELD:
+                failed = HandleState("worker:1#1", Phase.ENDED, "c", "node1", EndCause.EXITED)
+                loop.feed(on.ContainerSeen(victim.identity, failed))
+        loop.feed(on.StopAsked("ann", "enough", 0.0))
+        await asyncio.wait_for(running, 10.0)
+        loop.close()
+
+    asyncio.run(run())
+    workers = [TaskId("worker", 0), TaskId("worker", 1)]
+    assert known[0] == {(workers[0], 1), (workers[1], 1)}
+    assert known[2] == {(workers[0], 1), (workers[1], 2)}
+
+
+def kept_by(folder: JobFolder, generation: int) -> None:
+    """A state of that generation, here and on storage."""
+    machine = JobMachine(job(1), "application_1_0001", "ann", now=0.0, wall=0.0)
+    machine.generation = generation
+    folder.keep_state(machine, 1)
+    assert folder._unwritten is not None
+    folder._write_state(*folder._unwritten)
+
+
+def test_after_a_restart_the_newest_state_on_storage_is_still_the_newest(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}/store")
+    first = JobFolder(storage, "application_1_0001", tmp_path)
+    for generation in range(1, 8):
+        kept_by(first, generation)
+    second = JobFolder(storage, "application_1_0001", tmp_path)
+    assert second.own_state() is not None
+    kept_by(second, 8)
+    last = JobFolder(storage, "application_1_0001", tmp_path / "elsewhere").last_state()
+    assert last is not None and last.generation == 8
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "gone"])
+def test_a_state_that_cannot_be_read_here_is_read_from_storage(tmp_path: Path, damage: str) -> None:
+    storage = Storage(f"file://{tmp_path}/store")
+    kept_by(JobFolder(storage, "application_1_0001", tmp_path), 5)
+    state = tmp_path / "state.json"
+    if damage == "gone":
+        state.unlink()
+    else:
+        state.write_bytes(state.read_bytes()[: 40 if damage == "truncated" else 0])
+    folder = JobFolder(storage, "application_1_0001", tmp_path)
+    kept, settled = asyncio.run(_what_was_before(folder, 1, again=True))
+    assert kept is not None and (kept.generation, settled) == (5, None)
+
+
+def test_nobody_believes_an_old_state_when_the_newer_one_found_no_room(tmp_path: Path) -> None:
+    folder = JobFolder(Storage(f"file://{tmp_path}/store"), "application_1_0001", tmp_path)
+    kept_by(folder, 1)
+    # What stands in the way of a file is as good as a full disk.
+    (tmp_path / "state.json.new").mkdir()
+    kept_by(folder, 2)
+    again = JobFolder(Storage(f"file://{tmp_path}/store"), "application_1_0001", tmp_path)
+    kept, _ = asyncio.run(_what_was_before(again, 1, again=True))
+    assert kept is not None and kept.generation == 2
+
+
+def test_the_first_process_of_a_job_looks_for_nothing(tmp_path: Path) -> None:
+    folder = JobFolder(Storage(f"file://{tmp_path}/store"), "application_1_0001", tmp_path)
+    assert asyncio.run(_what_was_before(folder, 1, again=False)) == (None, None)

@@ -7,10 +7,12 @@ what the product says of itself. A lock tells when two processes live with one r
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -86,11 +88,26 @@ def trouble(kind: str) -> None:
         block = b"f" * 99 + b"\n"
         for _ in range(int(value)):
             os.write(1, block * 10_000)
+    if kind == "garbage":
+        # No line end, no valid text, and what would act on a terminal.
+        os.write(1, b"\x1b[2J\0" + (os.urandom(1 << 20).replace(b"\n", b"") * int(value)))
+        os.write(2, b"\xff\xfe\0\x1b]0;" + os.urandom(1 << 20).replace(b"\n", b""))
+    if kind == "no-folder":
+        shutil.rmtree(os.getcwd())
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if kind == "closed":
+        # Whatever was inherited, also standard output, standard error and the socket for reports.
+        kept = {trace.fileno(), lock.fileno()}
+        for descriptor in set(range(256)) - kept:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
     if kind == "hang":
         time.sleep(600)
     if kind == "linger" and os.fork() == 0:
-        # A data loader that outlives its trainer, in a session of its own.
+        # A data loader that outlives its trainer, in a session of its own, as a daemon.
         os.setsid()
+        if os.fork():
+            os._exit(0)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         tell("child", 0)
         time.sleep(600)
