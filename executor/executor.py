@@ -461,10 +461,10 @@ class Executor:
         code, signal_name = (exited.code, exited.signal) if exited is not None else (0, "")
         self._user_stopped = messages.UserStopped(generation=stop.generation, exit_code=code, signal=signal_name)
         self._tell(FromExecutor(user_stopped=self._user_stopped))
-        if stop.next_generation and self._workspace is not None:
+        if stop.next_generation and self._workspace is not None and self._workspace.work.is_dir():
             self._get_ready(stop.next_generation)
         elif stop.next_generation:
-            # It could not be prepared for the generation before; a disk may have room again.
+            # It could not be prepared for the generation before, or a script has removed it.
             self._prepare(stop.next_generation)
 
     def _close(self) -> None:

@@ -10,6 +10,7 @@ nothing.
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import json
 import os
@@ -84,9 +85,9 @@ class _Channel:
             datagram = json.dumps(values).encode()
             if len(datagram) <= _DATAGRAM_BYTES:
                 self._connected().send(datagram)
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
             with self._lock:
-                self._drop()
+                self._drop(error)
 
     def _connected(self) -> socket.socket:
         with self._lock:
@@ -99,9 +100,13 @@ class _Channel:
                 opened.connect(self._path)
             return self._socket
 
-    def _drop(self) -> None:
+    def _drop(self, error: Exception | None = None) -> None:
         if self._socket is not None:
-            self._socket.close()
+            if isinstance(error, OSError) and error.errno in (errno.EBADF, errno.ENOTSOCK):
+                # The script has closed our descriptor; its number may be that of a file of the script by now.
+                self._socket.detach()
+            else:
+                self._socket.close()
             self._socket = None
 
     def __del__(self) -> None:

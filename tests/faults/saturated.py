@@ -24,9 +24,9 @@ _STEP_S = 0.25
 
 
 @contextmanager
-def busy(each: int) -> Iterator[None]:
-    """`each` busy processes for every core."""
-    command = [sys.executable, "-c", "while True: pass"]
+def busy(each: int, nice: int) -> Iterator[None]:
+    """`each` busy processes for every core; `nice`: 19 takes what others leave, 0 as much as everybody."""
+    command = ["nice", "-n", str(nice), sys.executable, "-c", "while True: pass"]
     burning = [subprocess.Popen(command) for _ in range(each * (os.cpu_count() or 1))]
     try:
         yield
@@ -34,6 +34,13 @@ def busy(each: int) -> Iterator[None]:
         for process in burning:
             process.kill()
             process.wait()
+
+
+def processor_s() -> tuple[float, float]:
+    """Seconds that all cores together were idle, and all seconds there were."""
+    fields = [float(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    tick = os.sysconf("SC_CLK_TCK")
+    return (fields[3] + fields[4]) / tick, sum(fields) / tick
 
 
 def longest_pause_s(scene: Scene) -> float:
@@ -52,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--busy", type=int, default=2, help="busy processes for each core")
+    parser.add_argument("--nice", type=int, default=0, help="of the busy processes")
     parser.add_argument("--conf-dir", type=Path)
     parser.add_argument("--bin-dir", type=Path)
     options = parser.parse_args(arguments)
@@ -61,12 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scene.folder.mkdir()
         steps = int(options.minutes * 60 / _STEP_S)
         began = time.monotonic()
+        idle_s, all_s = processor_s()
         try:
-            with busy(options.busy):
+            with busy(options.busy, options.nice):
                 # Beats, silence and lease are those that ship.
                 scene.begin(("--steps", str(steps), "--pause", str(_STEP_S), "--alone"), ())
                 scene.find()
                 code, document = scene.result(options.minutes * 60 * 4 + 300)
+                idle_s, all_s = (now - before for now, before in zip(processor_s(), (idle_s, all_s), strict=True))
             scene.hear_out()
             dead = [e.text for e in scene.events if e.fields.get("state") in ("LOST", "FAILED")]
             print(
@@ -75,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         "minutes": round((time.monotonic() - began) / 60, 1),
                         "workers": options.workers,
                         "busy processes": options.busy * (os.cpu_count() or 1),
+                        "cores busy, %": round(100 * (1 - idle_s / all_s), 1),
                         "load": [round(load, 1) for load in os.getloadavg()],
                         "state": document.get("state"),
                         "generations": document.get("generations"),

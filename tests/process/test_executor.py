@@ -223,6 +223,23 @@ def test_a_workspace_that_could_not_be_prepared_is_tried_again_in_the_next_gener
         assert master.expect("result").exit_code == 0
 
 
+def test_a_working_directory_that_a_script_has_removed_is_made_again(master: ScriptedMaster, tmp_path: Path) -> None:
+    (tmp_path / "data.txt").write_text("long enough")
+    with executor_process(master, tmp_path):
+        master.expect("hello")
+        master.welcome(files=[messages.Archive(name="data.txt", size=11)])
+        master.expect("ready")
+        master.release(job("removes_its_folder.py"))
+        assert master.expect("result").signal == "SIGSEGV"
+        assert not (tmp_path / "work").exists()
+        master.say(stop_user=messages.StopUser(generation=1, next_generation=2))
+        master.expect("user_stopped")
+        assert master.expect("ready").generation == 2
+        assert (tmp_path / "work" / "data.txt").read_text() == "long enough"
+        master.release(job("exit_0.py"), generation=2)
+        assert master.expect("result").exit_code == 0
+
+
 # Generations --------------------------------------------------------------------------------------------------
 
 
