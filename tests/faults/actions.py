@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.faults.injector import Scene
 
+_MASTERS = ("appmaster", "jvm")
 _NAMED_S = 120.0
 """How soon a straggler has to be named."""
 
@@ -28,7 +29,7 @@ def hit(kind: str, number: signal.Signals) -> Callable[[Scene], None]:
             lines = [line for line in scene.lines(scene.victim) if line["what"] == "begin"]
             pid = int(lines[-1]["pid"])
         else:
-            pid = scene.one(kind, "" if kind in ("appmaster", "jvm") else scene.task)
+            pid = scene.one(kind, "" if kind in _MASTERS else scene.task)
         scene.mark()
         os.kill(pid, number)
 
@@ -39,7 +40,8 @@ def freeze(kind: str, seconds: float) -> Callable[[Scene], None]:
     """Stop a process, and let it go on later."""
 
     def act(scene: Scene) -> None:
-        pid = int(scene.lines(scene.victim)[-1]["pid"]) if kind == "user" else scene.one(kind, scene.task)
+        task = "" if kind in _MASTERS else scene.task
+        pid = int(scene.lines(scene.victim)[-1]["pid"]) if kind == "user" else scene.one(kind, task)
         scene.mark()
         os.kill(pid, signal.SIGSTOP)
         deadline = time.monotonic() + seconds
@@ -314,15 +316,6 @@ def lost_before_hello(scene: Scene) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     (scene.folder / f"gate-{scene.task}-1").unlink(missing_ok=True)
-
-
-def freeze_master(scene: Scene, seconds: float) -> None:
-    pid = scene.one("appmaster")
-    scene.mark()
-    os.kill(pid, signal.SIGSTOP)
-    time.sleep(seconds)
-    with suppress(OSError):
-        os.kill(pid, signal.SIGCONT)
 
 
 # What a container finds on its node ------------------------------------------------------------------------
