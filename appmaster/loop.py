@@ -33,7 +33,7 @@ _SOON_S = 1.0
 _STOOD_STILL_S = 3.0
 """No fact for so long although a tick was due: it was this process that did not listen."""
 _LOST_AFTER_S = 300.0
-"""A back-end that is dead takes us along at once; one that only stands still may go on, and training does meanwhile."""
+"""A back-end that is dead takes us along at once; one that stands still may go on, and training does meanwhile."""
 
 _VERDICT_S = 15.0
 _FINISH_S = 30.0
