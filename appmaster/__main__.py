@@ -46,6 +46,9 @@ SECRETS_FILE = "tony-secrets.json"
 _PORT_FILE = "am-port"
 _MEETING_PORT_FILE = "rendezvous-port"
 _STOP_S = 0.3
+_PORT_S = 40.0
+"""Executors look for their master for a lease, usually 60 s."""
+_PORT_PAUSE_S = 0.2
 _FOLDER_S = 15.0
 _PAUSE_S = 5.0
 
@@ -101,7 +104,7 @@ async def _run(here: Path, environment: AppMasterEnvironment, record: JobRecord,
             service.meeting = Meeting(rendezvous, service.addresses, environment.host)
             await _meet(service.meeting, here / _MEETING_PORT_FILE, environment.host)
         server = AppMasterServer(service, service, credentials, secrets.owner_key)
-        port = await _listen(server, here / _PORT_FILE, environment.host)
+        port = await _listen(server, here / _PORT_FILE, environment.host, _PORT_S)
         address.append(f"{environment.host}:{port}")
         _log.info("%s listens on %s", environment.application_id, address[0])
         making = asyncio.create_task(
@@ -190,14 +193,23 @@ def _path(upload: Upload) -> Path:
     return Path(urlsplit(upload.url).path)
 
 
-async def _listen(server: AppMasterServer | Meeting, port_file: Path, host: str) -> int:
-    """Listen on the port of the process before, which every executor knows, else on any."""
+async def _listen(server: AppMasterServer | Meeting, port_file: Path, host: str, patience_s: float = 0.0) -> int:
+    """Listen on the port of the process before, which every executor knows, else on any.
+
+    It may be taken for a moment: any program of the node that connects somewhere can get it.
+    """
     known = int(port_file.read_text()) if port_file.exists() else 0
     where = "127.0.0.1" if host in ("localhost", "127.0.0.1") else "0.0.0.0"
-    try:
-        port = await server.start(where, known)
-    except OSError as error:
-        raise TonyError(f"the port of the process before is taken: {error}") from error
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + (patience_s if known else 0.0)
+    while True:
+        try:
+            port = await server.start(where, known)
+            break
+        except OSError as error:
+            if loop.time() > give_up_at:
+                raise TonyError(f"the port of the process before is taken: {error}") from error
+        await asyncio.sleep(_PORT_PAUSE_S)
     port_file.write_text(str(port))
     return port
 

@@ -145,6 +145,28 @@ def kill_master_and(act: Callable[[Scene], None]) -> Callable[[Scene], None]:
     return both
 
 
+def take_port_of_master(scene: Scene) -> None:
+    """The master is killed, and before it is there again somebody else has its port for some seconds."""
+    pid = scene.one("appmaster")
+    port = int(Path(f"/proc/{pid}/cwd/am-port").read_text())
+    scene.mark()
+    os.kill(pid, signal.SIGKILL)
+    with socket.socket() as taker:
+        taker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        deadline = time.monotonic() + 0.9
+        while True:
+            try:
+                taker.bind(("0.0.0.0", port))
+                taker.listen()
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    scene.notes.append("the master's port could not be taken")
+                    return
+                time.sleep(0.01)
+        time.sleep(7.0)
+
+
 def damage_state(scene: Scene) -> None:
     """The master's own state file is cut in half when the master dies."""
     state = Path(f"/proc/{scene.one('appmaster')}/cwd/state.json")

@@ -197,6 +197,14 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         10,
+        "application master kill -9, its port taken for 7 s",
+        UNHURT,
+        do.take_port_of_master,
+        where=YARN,
+        arguments=("--steps", "200"),
+    ),
+    Fault(
+        10,
         "application master kill -9, no room for its state",
         again("EXECUTOR_LOST", message=GONE),
         do.kill_master_and(do.no_room_for_state),
