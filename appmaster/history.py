@@ -21,6 +21,8 @@ _UNWRITTEN_LIMIT = 20_000
 _FIRST_PAUSE_S = 2.0
 _LAST_PAUSE_S = 60.0
 _WRITE_S = 15.0
+_LOOK_S = 0.5
+_URGENT = frozenset({EventKind.DECISION, EventKind.WARNING, EventKind.NODE, EventKind.RESIZE})
 
 
 class History:
@@ -45,6 +47,7 @@ class History:
         self._attempt = attempt
         self._events: deque[Event] = deque(maxlen=_MEMORY_LIMIT)
         self._unwritten: deque[Event] = deque()
+        self._urgent = False
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -57,6 +60,7 @@ class History:
             self._unwritten.popleft()
             self.dropped += 1
         self._unwritten.append(event)
+        self._urgent = self._urgent or kind in _URGENT
         self._changed.set()
 
     async def follow(self, since: int) -> AsyncIterator[Event]:
@@ -81,11 +85,17 @@ class History:
         self._changed.set()
 
     async def keep_writing(self) -> None:
-        """Write what is new in batches, ever further apart: a long job makes few files. Runs until cancelled."""
-        pause_s = _FIRST_PAUSE_S
+        """Write what is new in batches, ever further apart: a long job makes few files. Runs until cancelled.
+
+        What tells why something was done does not wait: this process may be the next to be killed.
+        """
+        pause_s, now = _FIRST_PAUSE_S, asyncio.get_running_loop().time
         while True:
-            await asyncio.sleep(pause_s)
+            due_at = now() + pause_s
+            while now() < due_at and not self._urgent:
+                await asyncio.sleep(min(_LOOK_S, max(0.0, due_at - now())))
             if self._unwritten:
+                self._urgent = False
                 await self.flush()
                 pause_s = min(_LAST_PAUSE_S, pause_s * 1.5)
 

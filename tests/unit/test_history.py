@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from appmaster import history as history_module
 from appmaster.history import UNKEPT_EVENTS, History
 from tony.events import EventKind
 
@@ -74,3 +77,23 @@ def test_a_process_that_goes_on_writes_over_nothing_and_uses_no_number_twice() -
         "four",
     ]
     assert len(lines) == 4
+
+
+def test_a_decision_is_written_soon_however_rarely_the_rest_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_module, "_FIRST_PAUSE_S", 3600.0)
+    monkeypatch.setattr(history_module, "_LOOK_S", 0.01)
+    written: list[bytes] = []
+
+    async def run() -> None:
+        history = History(lambda name, lines: written.append(lines), attempt=1)
+        writing = asyncio.create_task(history.keep_writing())
+        record(history, "one")
+        await asyncio.sleep(0.05)
+        assert written == []
+        history.record(EventKind.DECISION, 1.0, "restart the gang", "worker:1", {})
+        while not written:
+            await asyncio.sleep(0.01)
+        writing.cancel()
+
+    asyncio.run(asyncio.wait_for(run(), 10.0))
+    assert [line.count(b"\n") for line in written] == [2]
