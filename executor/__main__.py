@@ -34,7 +34,7 @@ def main() -> int:
         sys.stderr.write(f"tony: the executor cannot start: {error}\n")
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: executor.post(Terminated()))
+        signal.signal(number, lambda number, _: executor.post(Terminated(number)))
     try:
         code = executor.run()
     except Exception:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import signal
 import threading
 import time
 import zlib
@@ -51,6 +52,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Terminated:
     """Somebody, most likely the node manager, sent us a signal that asks for the end."""
+
+    number: int
 
 
 Item = Received | Lost | Prepared | NotPrepared | RunEvent | Terminated | FromExecutor
@@ -206,7 +209,7 @@ class Executor:
             self._preparing = False
             self._on_not_prepared(item.error)
         elif isinstance(item, Terminated):
-            self._on_terminated()
+            self._on_terminated(item)
         elif isinstance(item, FromExecutor):
             self._tell(item)
         elif self._run is not None and item.generation == self._run.generation:
@@ -303,9 +306,9 @@ class Executor:
 
         self._link.begin_output(wish.request_id, chunks)
 
-    def _on_terminated(self) -> None:
+    def _on_terminated(self, item: Terminated) -> None:
         """YARN sends KILL a quarter of a second after TERM; the keeper lives on in its own session if it must."""
-        log.warning("asked to end by a signal")
+        log.warning("asked to end by %s", signal.Signals(item.number).name)
         if self._run is not None:
             self._run.stop(_TERM_KILL_S)
             self._run.join(_TERM_KILL_S + _TERM_WAIT_S)
