@@ -119,7 +119,8 @@ class Attendance(ABC):
         if record.state in (TaskState.REQUESTED, TaskState.HELD):
             if record.state is TaskState.REQUESTED:
                 self._held(record)
-            self._task_event(record, TaskState.REGISTERED, "executor registered")
+            gpus = {"gpus": ", ".join(record.gpus)} if record.gpus else {}
+            self._task_event(record, TaskState.REGISTERED, "executor registered", **gpus)
         self._may_release = True
         self._out.append(do.SayWelcome(record.identity, self.generation))
         if fact.result is not None:
@@ -299,7 +300,7 @@ class Attendance(ABC):
         self.state = state
         self._event(EventKind.JOB, f"{state.value}: {why}", state=state.value)
 
-    def _task_event(self, record: TaskRecord, state: TaskState, why: str) -> None:
+    def _task_event(self, record: TaskRecord, state: TaskState, why: str, **more: str) -> None:
         record.move(state, why, self._now)
         self._event(
             EventKind.TASK,
@@ -310,6 +311,7 @@ class Attendance(ABC):
             host=record.host,
             node=record.node,
             container=record.container_id,
+            **more,
         )
 
     def _event(self, kind: EventKind, text: str, task: TaskId | None = None, **fields: str) -> None:

@@ -6,6 +6,7 @@ Where ``nvidia-smi`` is missing or misbehaves, only its numbers are absent; the 
 from __future__ import annotations
 
 import logging
+import math
 import re
 import shutil
 import socket
@@ -15,13 +16,16 @@ from collections.abc import Mapping
 
 PERIOD_S = 15.0
 _SMI_LIMIT_S = 5.0
+_KILL_LIMIT_S = 1.0
 _SMI_FAILURES = 3
 _SHOWN = 64
 _FIELDS = "utilization.gpu,memory.used,temperature.gpu,ecc.errors.uncorrected.volatile.total"
 
 _UUID = re.compile(r"\(UUID: ([\w/-]+)\)")
 _LOST = re.compile(r"[^\n]*(?:GPU is lost|fallen off the bus|Unable to determine the device handle)[^\n]*", re.I)
+_BY_RUNTIME, _BY_CUDA = "NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"
 _HIDDEN = frozenset({"", "void", "none", "NoDevFiles", "-1"})
+_stuck: list[subprocess.Popen[bytes]] = []
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +33,11 @@ log = logging.getLogger(__name__)
 class TaskGpus:
     """What this container has of GPUs. Creating it may block for some seconds, while ``nvidia-smi`` answers.
 
-    `asked` is how many YARN (or the local back-end) counted for the task. Where the container's environment names
-    devices, or no more are there than were asked for, somebody isolates them and nothing is to do. Where there are
-    more, YARN only counts them, and tasks on one node would meet on the first: then as many as were asked for are
-    claimed, each by a name that the kernel frees with its holder (a Unix socket in the abstract namespace, so that
-    neither a file nor a claim outlives the executor), and the user's process is told so.
+    `asked` is how many YARN (or the local back-end) counted for the task. Where NVIDIA's container runtime was told
+    which devices it should show, or no more are there than were asked for, somebody isolates them and nothing is to
+    do. Where there are more, YARN only counts them, and tasks on one node would meet on the first: then as many as
+    were asked for are claimed, each by a name that the kernel frees with its holder (a Unix socket in the abstract
+    namespace, so that neither a file nor a claim outlives the executor), and the user's process is told so.
     """
 
     def __init__(self, asked: int, variables: Mapping[str, str]) -> None:
@@ -45,14 +49,15 @@ class TaskGpus:
         """What the user's process is told, unless the job says otherwise."""
         self._ids: tuple[str, ...] = ()
         if not asked:
-            self.environment = {"CUDA_VISIBLE_DEVICES": ""}
+            self.environment = {_BY_CUDA: ""}
             return
-        named = visible_devices(variables)
+        isolated, chosen = (named_devices(variables.get(name)) for name in (_BY_RUNTIME, _BY_CUDA))
+        if chosen is not None:
+            self._ids = chosen
+        named = isolated if chosen is None else chosen
         devices = self._listing() if named is None else [(name, name) for name in named]
-        if named is not None and "CUDA_VISIBLE_DEVICES" in variables:
-            # Not those of NVIDIA_VISIBLE_DEVICES: they count as the host does, and inside nvidia-smi counts anew.
-            self._ids = named
-        if len(devices) > asked:
+        # The runtime's names count as the host does, and in the container everything counts anew.
+        if isolated is None and len(devices) > asked:
             devices = self._claim(devices, asked)
         self.names = tuple(name for name, _ in devices[:_SHOWN])
 
@@ -73,7 +78,7 @@ class TaskGpus:
             self.close()
             return devices
         self._ids = tuple(uuid for _, uuid in taken)
-        self.environment = {"CUDA_VISIBLE_DEVICES": ",".join(self._ids)}
+        self.environment = {_BY_CUDA: ",".join(self._ids)}
         return taken
 
     def _claim_one(self, uuid: str) -> bool:
@@ -148,31 +153,35 @@ class GpuHealth:
         self._errors_before = errors
 
 
-def visible_devices(variables: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The devices that the environment names; () when it says that there are none, None when it says nothing."""
-    for name in ("NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"):
-        value = variables.get(name)
-        if value in (None, "all"):
-            continue
-        if value in _HIDDEN:
-            return ()
-        return tuple(part.strip() for part in str(value).split(",") if part.strip())
-    return None
+def named_devices(value: str | None) -> tuple[str, ...] | None:
+    """The devices that a variable names; () when it says that there are none, None when it says nothing."""
+    if value is None or value == "all":
+        return None
+    return () if value in _HIDDEN else tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 def _ask(command: list[str]) -> str | None:
+    """What ``nvidia-smi`` says, whatever its exit code. Blocks for a few seconds at most, also with a hung driver."""
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_SMI_LIMIT_S,
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         log.info("no GPU numbers: %s", error)
         return None
-    return done.stdout.decode(errors="replace")
+    try:
+        return process.communicate(timeout=_SMI_LIMIT_S)[0].decode(errors="replace")
+    except subprocess.TimeoutExpired as error:
+        log.info("no GPU numbers: %s", error)
+    process.kill()
+    assert process.stdout is not None
+    process.stdout.close()
+    try:
+        process.wait(_KILL_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        # A hung driver keeps its callers in the kernel, where no signal reaches them. It must not keep us, too.
+        _stuck.append(process)
+    return None
 
 
 def _numbers(line: str) -> list[float | None]:
@@ -182,6 +191,7 @@ def _numbers(line: str) -> list[float | None]:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None

@@ -13,7 +13,10 @@ class EventKind(str, Enum):
     JOB = "JOB"
     """The job changed its state; `fields` has ``state`` and, at the end, ``reason``."""
     TASK = "TASK"
-    """A task changed its state; `fields` has ``state``, ``incarnation``, ``host``, ``node``, ``container``."""
+    """A task changed its state; `fields` has ``state``, ``incarnation``, ``host``, ``node``, ``container``.
+
+    Of a task with GPUs, REGISTERED also tells in ``gpus`` which they are.
+    """
     WAITING = "WAITING"
     """What the job is waiting for, in words, whenever that changes."""
     DECISION = "DECISION"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from executor import gpus
-from executor.gpus import GpuHealth, TaskGpus, visible_devices
+from executor.gpus import GpuHealth, TaskGpus, named_devices
 
 FOUR = "\n".join(f'echo "GPU {n}: Tesla T4 (UUID: GPU-test-{n})"' for n in range(4))
 
@@ -103,15 +105,54 @@ def test_ids_of_the_host_are_not_asked_for_inside_of_its_container(tmp_path: Pat
     assert "--id" not in asked.read_text()
 
 
-@pytest.mark.parametrize(
-    "script",
-    ["exit 9", "echo 'NVIDIA-SMI has failed'", "echo '[N/A],[N/A],[N/A],[N/A]'", "exec sleep 60", "kill -9 $$"],
-)
+MISBEHAVING = ["exit 9", "echo 'NVIDIA-SMI has failed'", "exec sleep 60", "kill -9 $$"]
+
+
+@pytest.mark.parametrize("script", MISBEHAVING)
+def test_a_task_starts_though_its_nvidia_smi_misbehaves(tmp_path: Path, script: str) -> None:
+    began = time.monotonic()
+    found = TaskGpus(2, smi(tmp_path, script))
+    assert (found.names, found.environment) == ((), {})
+    assert time.monotonic() - began < 5.0
+
+
+def test_a_driver_that_hangs_with_its_callers_does_not_keep_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "_KILL_LIMIT_S", 0.1)
+    with monkeypatch.context() as no_signal_arrives:
+        no_signal_arrives.setattr(subprocess.Popen, "kill", lambda _: None)
+        found = TaskGpus(2, smi(tmp_path, "exec sleep 60"))
+        assert (found.names, found.environment, found.health().sample()) == ((), {}, {})
+    while gpus._stuck:
+        stuck = gpus._stuck.pop()
+        stuck.kill()
+        assert stuck.wait(10) == -signal.SIGKILL
+
+
+def test_of_a_list_that_breaks_off_the_devices_before_are_taken(tmp_path: Path, closing: ExitStack) -> None:
+    lost = "echo 'Unable to determine the device handle for GPU 0000:3B:00.0: GPU is lost.'; exit 15"
+    found = TaskGpus(2, smi(tmp_path, f"{FOUR}\necho 'GPU 4: Tesla'; {lost}"))
+    closing.callback(found.close)
+    assert found.environment == {"CUDA_VISIBLE_DEVICES": "GPU-test-0,GPU-test-1"}
+
+
+@pytest.mark.parametrize("script", [*MISBEHAVING, "echo '[N/A],[N/A],[N/A],[N/A]'", "echo 'nan, inf, -inf, x'"])
 def test_an_nvidia_smi_that_misbehaves_only_costs_its_numbers(tmp_path: Path, script: str) -> None:
     began = time.monotonic()
     found = health(tmp_path, script)
     assert (found.sample(), found.fault) == ({}, "")
     assert time.monotonic() - began < 5.0
+
+
+def test_lines_that_are_not_whole_do_not_spoil_the_others(tmp_path: Path) -> None:
+    found = health(tmp_path, "echo '12, 34'; echo '50, 1000, 60, 0'; echo '7,'; printf '9, 1, 2, '")
+    assert found.sample() == {
+        "gpu_percent": 29.5,
+        "gpu_memory_mb": 1001.0,
+        "gpu_temperature_c": 60.0,
+        "gpu_ecc_errors": 0.0,
+    }
 
 
 def test_an_nvidia_smi_that_fails_is_not_asked_for_ever(tmp_path: Path) -> None:
@@ -140,18 +181,37 @@ def test_a_device_that_is_lost_is_a_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variables", "devices"),
+    ("value", "devices"),
     [
-        ({}, None),
-        ({"NVIDIA_VISIBLE_DEVICES": "all"}, None),
-        ({"NVIDIA_VISIBLE_DEVICES": "all", "CUDA_VISIBLE_DEVICES": "2"}, ("2",)),
-        ({"NVIDIA_VISIBLE_DEVICES": "GPU-1, GPU-2"}, ("GPU-1", "GPU-2")),
-        ({"NVIDIA_VISIBLE_DEVICES": "none"}, ()),
-        ({"CUDA_VISIBLE_DEVICES": ""}, ()),
-        ({"CUDA_VISIBLE_DEVICES": "-1"}, ()),
+        (None, None),
+        ("all", None),
+        ("2", ("2",)),
+        ("GPU-1, GPU-2", ("GPU-1", "GPU-2")),
+        ("none", ()),
+        ("void", ()),
+        ("", ()),
+        ("-1", ()),
     ],
 )
-def test_the_environment_says_which_devices_there_are(
-    variables: dict[str, str], devices: tuple[str, ...] | None
-) -> None:
-    assert visible_devices(variables) == devices
+def test_a_variable_says_which_devices_there_are(value: str | None, devices: tuple[str, ...] | None) -> None:
+    assert named_devices(value) == devices
+
+
+@pytest.mark.parametrize(
+    ("variables", "names"),
+    [
+        ({"NVIDIA_VISIBLE_DEVICES": "2,3"}, ("2", "3")),
+        ({"NVIDIA_VISIBLE_DEVICES": "2,3", "CUDA_VISIBLE_DEVICES": "0"}, ("0",)),
+        ({"NVIDIA_VISIBLE_DEVICES": "void"}, ()),
+    ],
+)
+def test_what_a_container_was_given_is_never_claimed(variables: dict[str, str], names: tuple[str, ...]) -> None:
+    found = TaskGpus(1, {"PATH": "/usr/bin:/bin", **variables})
+    assert (found.names, found.environment) == (names, {})
+
+
+def test_all_devices_for_the_runtime_says_nothing_of_which(tmp_path: Path, closing: ExitStack) -> None:
+    """As the images of CUDA have it, on a node that only counts."""
+    found = TaskGpus(1, {**smi(tmp_path, FOUR), "NVIDIA_VISIBLE_DEVICES": "all"})
+    closing.callback(found.close)
+    assert found.environment == {"CUDA_VISIBLE_DEVICES": "GPU-test-0"}

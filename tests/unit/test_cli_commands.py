@@ -211,6 +211,15 @@ def test_status_says_what_the_job_waits_for_in_words() -> None:
     assert lines[3].split() == ["TASK", "STATE", "HOST", "AGE", "BEAT"]
 
 
+def test_status_names_the_devices_of_tasks_that_have_some() -> None:
+    gpus = ("GPU 2: Tesla T4 (UUID: GPU-a)", "GPU 3: Tesla T4 (UUID: GPU-b)", "MIG-c")
+    tasks = (TaskSnapshot("worker:0", TaskState.RUNNING, 1, gpus=gpus), TaskSnapshot("ps:0", TaskState.RUNNING, 1))
+    shown = JobSnapshot(ID, "mnist", "ann", JobState.RUNNING, 1, 1, tasks=tasks)
+    heads, worker, server = status_lines(Output(io.StringIO(), io.StringIO()), shown)[-3:]
+    assert heads.split()[-1] == "GPUS"
+    assert (worker.split()[-1], server.split()[-1]) == ("2,3,MIG-c", "0s")
+
+
 # Which job, which tasks ---------------------------------------------------------------------------------------
 
 

@@ -46,6 +46,15 @@ def test_nobody_is_released_before_the_whole_gang_is_ready() -> None:
     assert world.told(do.SayRelease) == list(WORKERS)
 
 
+def test_the_history_tells_which_gpus_a_task_has() -> None:
+    world = World(job())
+    world.hold(*WORKERS)
+    world.feed(on.Greeted(world.who("worker:0"), host="node1", gpus=("GPU 0: T4", "GPU 1: T4")))
+    world.greet("worker:1")
+    events = [event for event in world.all(do.RecordEvent) if event.fields.get("state") == "REGISTERED"]
+    assert [event.fields.get("gpus") for event in events] == ["GPU 0: T4, GPU 1: T4", None]
+
+
 def test_a_release_names_every_endpoint_in_rank_order() -> None:
     world = running()
     cluster = world.all(do.SayRelease)[0].cluster

@@ -117,7 +117,8 @@ def test_all_sizes_are_told_at_once() -> None:
 
 def test_gpus_on_a_cluster_that_does_not_count_them_are_refused() -> None:
     found = only(job(role(gpus=1)), resource_types=("memory-mb", "vcores"))
-    assert found.key == "roles.worker.gpus" and "does not count GPUs" in found.message
+    assert found.key == "roles.worker.gpus"
+    assert found.message == "this cluster does not count GPUs. Its resource types: memory-mb, vcores."
 
 
 def test_where_the_scheduler_does_not_tell_its_types_the_clients_configuration_decides() -> None:
@@ -141,6 +142,7 @@ def test_unknown_labels_nodes_and_types_are_told() -> None:
         ("roles.x.resources", "yarn.io/fpga=1"),
     ]
     assert "fast" in (found[0].hint or "") and "unhealthy" in found[2].message
+    assert found[3].hint == f"Its resource types: memory-mb, vcores, {GPU}."
 
 
 def test_a_type_that_the_cluster_counts_but_skein_cannot_ask_for_is_refused_with_another_way() -> None:

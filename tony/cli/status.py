@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -20,7 +21,8 @@ SCHEMA = "tony.status/1"
 _WATCH_S = 1.0
 _MOST_WARNINGS = 8
 _COLOURS = {JobState.SUCCEEDED: "green", JobState.FAILED: "red", JobState.KILLED: "yellow"}
-_HEADS = ("TASK", "STATE", "HOST", "CONTAINER", "TRY", "AGE", "BEAT", "STEP", "MEMORY", "GPU", "EXIT")
+_HEADS = ("TASK", "STATE", "HOST", "CONTAINER", "TRY", "AGE", "BEAT", "STEP", "MEMORY", "GPU", "GPUS", "EXIT")
+_DEVICE_NUMBER = re.compile(r"GPU (\d+):")
 
 
 @click.command(cls=TonyCommand)
@@ -102,5 +104,12 @@ def _row(task: TaskSnapshot) -> tuple[str, ...]:
         "" if step is None else f"{step:g}",
         "" if memory_mb is None else format_memory(max(1, round(memory_mb))),
         "" if gpu is None else f"{gpu:.0f}%",
+        ",".join(_device(name) for name in task.gpus),
         task.signal or ("" if task.exit_code is None else str(task.exit_code)),
     )
+
+
+def _device(name: str) -> str:
+    """The number of a device, or the name that the task's environment has for it. The document has all of it."""
+    number = _DEVICE_NUMBER.match(name)
+    return number[1] if number else name

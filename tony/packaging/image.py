@@ -84,12 +84,13 @@ def _answer(docker: str, image: str, program: str) -> InsidePython | None:
         _run([docker, "rm", "--force", name], _ASK_IMAGE_S)
         return None
     if done.returncode in _NOT_FOUND:
-        what = "bash" if '"bash"' in done.stderr else program
-        message = f"has no {what}, which every task needs."
-        if what != "bash":
-            message = f"has no {program} in its PATH."
-        hint = f"Say which Python it has (--image-python), or, if this copy is old: docker pull {image}"
-        raise UsageError([Problem("image", message, image, hint=hint)])
+        if '"bash"' in done.stderr:
+            message, advice = "has no bash, which YARN starts every task with.", "Install it in the image"
+        else:
+            message, advice = f"has no {program} in its PATH.", "Say which Python it has (--image-python)"
+        raise UsageError(
+            [Problem("image", message, image, f"{advice}, or, if this copy is old: docker pull {image}")]
+        )
     minor, _, rest = done.stdout.strip().partition(" ")
     libc, _, path = rest.partition(" ")
     if done.returncode != 0 or not _MINOR.fullmatch(minor) or not path:

@@ -125,14 +125,15 @@ def _placement(
 
 def _unknown_types(key: str, size: Resources, types: Sequence[str]) -> Iterable[Problem]:
     if size.gpus and GPU not in types:
+        message = f"this cluster does not count GPUs. Its resource types: {_names(types)}."
         hint = "Ask for none, or have an administrator declare yarn.io/gpu in resource-types.xml."
-        yield Problem(f"{key}.gpus", "this cluster does not count GPUs.", str(size.gpus), hint=hint)
+        yield Problem(f"{key}.gpus", message, str(size.gpus), hint=hint)
     for name, count in size.other.items():
         if name == GPU:
             yield Problem(f"{key}.resources", "ask for GPUs with gpus.", f"{name}={count}")
         elif name not in types:
-            told = _names([one for one in types if one not in _BASE_TYPES])
-            yield Problem(f"{key}.resources", "no such resource type.", f"{name}={count}", hint=f"Types: {told}.")
+            told = f"Its resource types: {_names(types)}."
+            yield Problem(f"{key}.resources", "this cluster has no such resource type.", f"{name}={count}", hint=told)
         else:
             # skein asks for nothing else: its one further type, FPGAs, is broken in it.
             message = "this cluster counts it, but only memory, vcores and GPUs can be asked for."
