@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,27 +129,29 @@ def processes_of(application_id: str, kind: str) -> list[int]:
     return sorted(found)
 
 
+@contextmanager
+def user_of(cluster: LocalCluster, state: Path) -> Iterator[dict[str, str]]:
+    """Variables of a user of that cluster, whose submit driver lives as long as they are needed."""
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("TONY_STATE_DIR", str(state))
+        start_driver(cluster.conf_dir, cluster.bin_dir, state / "driver")
+        try:
+            yield {
+                "HADOOP_CONF_DIR": str(cluster.conf_dir),
+                "PATH": f"{cluster.bin_dir}:{os.environ['PATH']}",
+                "TONY_STATE_DIR": str(state),
+            }
+        finally:
+            stop_driver()
+
+
 @pytest.fixture(scope="session")
 def yarn_environment(
     yarn_cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
-    """Variables of a user of the test cluster, with a submit driver that lives as long as the tests."""
-    state = tmp_path_factory.mktemp("yarn-state")
-    before = os.environ.get("TONY_STATE_DIR")
-    os.environ["TONY_STATE_DIR"] = str(state)
-    try:
-        start_driver(yarn_cluster.conf_dir, yarn_cluster.bin_dir, state / "driver")
-        yield {
-            "HADOOP_CONF_DIR": str(yarn_cluster.conf_dir),
-            "PATH": f"{yarn_cluster.bin_dir}:{os.environ['PATH']}",
-            "TONY_STATE_DIR": str(state),
-        }
-        stop_driver()
-    finally:
-        if before is None:
-            del os.environ["TONY_STATE_DIR"]
-        else:
-            os.environ["TONY_STATE_DIR"] = before
+    """Variables of a user of the test cluster."""
+    with user_of(yarn_cluster, tmp_path_factory.mktemp("yarn-state")) as variables:
+        yield variables
 
 
 @pytest.fixture

@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import Tony, wait_for
+from command_line import Tony, user_of, wait_for
 
 from tony.localcluster.cluster import ClusterSettings, LocalCluster
 from tony.packaging.runtime import this_python
-from tony.yarn import start_driver, stop_driver
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -55,8 +54,8 @@ def engine() -> Iterator[None]:
     command += ["--pidfile", f"{folder}/pid", "--bridge", "none", "--iptables=false"]
     with (folder / "log").open("wb") as log:
         daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-    before = os.environ.get("DOCKER_HOST")
-    os.environ["DOCKER_HOST"] = socket
+    here = pytest.MonkeyPatch()
+    here.setenv("DOCKER_HOST", socket)
     try:
         deadline = time.monotonic() + ENGINE_S
         while docker("version").returncode != 0:
@@ -70,10 +69,7 @@ def engine() -> Iterator[None]:
         daemon.wait(30)
         # The engine leaves its network's name mounted.
         subprocess.run(["umount", f"{folder}/exec/netns/default"], capture_output=True, timeout=30)
-        if before is None:
-            del os.environ["DOCKER_HOST"]
-        else:
-            os.environ["DOCKER_HOST"] = before
+        here.undo()
         shutil.rmtree(folder)
 
 
@@ -117,22 +113,8 @@ def yarn_environment(
     docker_cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
     """Variables of a user of the cluster with Docker."""
-    state = tmp_path_factory.mktemp("docker-state")
-    before = os.environ.get("TONY_STATE_DIR")
-    os.environ["TONY_STATE_DIR"] = str(state)
-    try:
-        start_driver(docker_cluster.conf_dir, docker_cluster.bin_dir, state / "driver")
-        yield {
-            "HADOOP_CONF_DIR": str(docker_cluster.conf_dir),
-            "PATH": f"{docker_cluster.bin_dir}:{os.environ['PATH']}",
-            "TONY_STATE_DIR": str(state),
-        }
-        stop_driver()
-    finally:
-        if before is None:
-            del os.environ["TONY_STATE_DIR"]
-        else:
-            os.environ["TONY_STATE_DIR"] = before
+    with user_of(docker_cluster, tmp_path_factory.mktemp("docker-state")) as variables:
+        yield variables
 
 
 @pytest.fixture
@@ -175,11 +157,15 @@ def test_a_killed_job_saves_within_its_grace_and_leaves_no_container(tony: Tony)
     wait_for(lambda: docker("ps", "--quiet").stdout == "", timeout_s=LATE_S)
 
 
-def test_what_a_node_refuses_ends_at_once_with_its_own_sentence(tony: Tony) -> None:
+def test_what_a_node_refuses_ends_at_once_with_its_own_sentence(tony: Tony, shared: Path) -> None:
+    (shared / "python3.11").write_text("#!/bin/sh\necho 'it is broken' >&2; exit 1\n")
+    (shared / "python3.11").chmod(0o755)
+    broken = ("--mount", f"{shared}:/shared", "--image-python", "/shared/python3.11")
     known = ("--image-python", this_python())
     cases = {
         "no such image": flags("local/absent:9", *known),
         f"has no python{this_python()}": flags(NO_PYTHON, *known),
+        "is no Python that runs: it is broken": flags(IMAGE, *broken),
         "does not trust": flags(UNTRUSTED),
         "mount is not allowed": flags(IMAGE, "--mount", "/etc/shadow:/secret:ro"),
     }

@@ -34,15 +34,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     programs = tmp_path_factory.mktemp("programs")
     (programs / "nvidia-smi").write_text(SMI)
     (programs / "nvidia-smi").chmod(0o755)
-    before = os.environ["PATH"]
-    os.environ["PATH"] = f"{programs}:{before}"
     own = LocalCluster(tmp_path_factory.mktemp("own"))
-    try:
-        own.start(ClusterSettings(nodes=2, memory_mb=24576, vcores=64, gpus=DEVICES))
-        yield own
-    finally:
-        os.environ["PATH"] = before
-        own.stop()
+    with pytest.MonkeyPatch.context() as here:
+        here.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        try:
+            own.start(ClusterSettings(nodes=2, memory_mb=24576, vcores=64, gpus=DEVICES))
+            yield own
+        finally:
+            own.stop()
 
 
 @pytest.fixture

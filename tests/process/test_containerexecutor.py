@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tony.localcluster import engine
+from tony.localcluster import conf, engine
 
 _CLIENT = """\
 #!/bin/sh
@@ -41,7 +41,8 @@ class Node:
 
     def begin(self, *words: str) -> subprocess.Popen[str]:
         program = str(self.folder / "bin" / engine.PROGRAM)
-        return subprocess.Popen([program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # With no more of an environment than a NodeManager gives.
+        return subprocess.Popen([program, *words], env={}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def call(self, *words: str) -> tuple[int, str, str]:
         process = self.begin(*words)
@@ -78,6 +79,11 @@ def test_a_plain_container_runs_in_its_folder_and_its_code_is_kept(node: Node, s
     assert (node.work / "where").read_text().strip() == str(node.work)
     assert (node.work / "container_tokens").read_text() == "tokens"
     assert (node.work / "container_tokens").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_plain_container_finds_the_programs_of_whoever_started_the_cluster(node: Node) -> None:
+    assert node.call(*node.launch_words('echo "$PATH" > path'))[0] == 0
+    assert (node.work / "path").read_text().strip() == f"{conf.SYSTEM_PATH}:{node.folder}"
 
 
 def test_a_signal_reaches_the_whole_group_of_a_container(node: Node) -> None:

@@ -141,6 +141,7 @@ def test_the_stand_in_is_installed_with_an_interpreter_that_needs_no_path(tmp_pa
         "binary = docker",
         "host = unix:///run/d.sock",
         f"label = tony.local-cluster={home}",
+        f"path = {conf.SYSTEM_PATH}",
     ]
 
 

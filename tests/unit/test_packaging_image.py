@@ -72,6 +72,8 @@ def test_an_image_that_is_not_here_is_taken_for_like_here(engine: Engine) -> Non
     [
         ("""echo 'docker: exec: "bash": executable file not found in $PATH' >&2; exit 127""", "no bash"),
         ("echo 'bash: line 1: exec: python3: not found' >&2; exit 127", "no python3"),
+        ("echo 'sh: 0: Illegal option -I' >&2; exit 2", "no Python 3 that runs: sh: 0: Illegal option -I"),
+        ("exit 139", "no Python 3 that runs: exit code 139"),
         ("echo 3.8 glibc /usr/bin/python3", "Python 3.8"),
         ("echo 3.12 other /usr/bin/python3", "glibc"),
     ],

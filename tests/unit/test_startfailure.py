@@ -88,6 +88,20 @@ def launch(code: int, said: str) -> Said:
         ),
         (
             launch(
+                7, "docker: Error response from daemon: Head http://r/v2/a/manifests/1: no basic auth credentials."
+            ),
+            EndCause.BAD_IMAGE,
+            "the registry wants a password",
+            "no basic auth credentials",
+        ),
+        (
+            Said(-1, "Fail to read additional docker client config file from hdfs:///user/ann/docker.json"),
+            EndCause.BAD_IMAGE,
+            "cannot read the client configuration",
+            "hdfs:///user/ann/docker.json",
+        ),
+        (
+            launch(
                 7, "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
             ),
             EndCause.LAUNCH_FAILED,
@@ -124,10 +138,32 @@ def test_the_last_line_of_any_other_start_is_quoted() -> None:
     assert found.cause is EndCause.EXITED and found.diagnostics.endswith("its last line: ImportError: librt.so.1")
 
 
+def test_what_yarn_has_said_already_is_not_said_again() -> None:
+    ended = HandleState("worker_0", Phase.ENDED, "c_1", "n1", EndCause.UNKNOWN, None, "the node is on fire")
+    found = explained(ended, IMAGE, Said(-1, "[2026-11-23 00:27:27.117]the node is on fire\n"), ())
+    assert found.diagnostics == "the node is on fire"
+
+
 @pytest.mark.parametrize("cause", [EndCause.OUT_OF_MEMORY, EndCause.PREEMPTED, EndCause.KILLED_BY_US])
 def test_what_yarn_itself_has_said_stands(cause: EndCause) -> None:
     ended = HandleState("worker_0", Phase.ENDED, "c_1", "n1", cause, None, "as YARN says")
     assert explained(ended, IMAGE, launch(7, "no such image"), ["tony: no"]) == ended
+
+
+FRAMED = """\
+Container: c_1 on n1:4242
+LogAggregationType: LOCAL
+====================================================================
+LogType:{name}
+LogLastModifiedTime:Sat Nov 28 20:43:43 +0000 2026
+LogLength:{length}
+LogContents:
+{text}
+End of LogType:{name}.This log file belongs to a running container (c_1) and so may not be complete.
+***************************************************************************
+
+"""
+"""What the web service of Hadoop 3 makes of a log."""
 
 
 class Node(BaseHTTPRequestHandler):
@@ -136,6 +172,11 @@ class Node(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path.startswith("/ws/v1/node/containers/c_1/logs/worker.log"):
             body = b"\nfirst\n  last  \n"
+        elif self.path.startswith("/ws/v1/node/containers/c_3/logs/worker.log"):
+            text = "first\nEnd of LogType: says the script\nlast"
+            body = FRAMED.format(name="worker.log", length=len(text), text=text).encode()
+        elif self.path.startswith("/ws/v1/node/containers/c_4/logs/worker.log"):
+            body = FRAMED.format(name="worker.log", length=0, text="").encode()
         elif self.path == "/ws/v1/node/containers":
             known = [{"id": "c_1", "exitCode": 7, "diagnostics": "gone"}, {"id": "c_2", "exitCode": -1000}]
             body = json.dumps({"containers": {"container": known}}).encode()
@@ -165,6 +206,8 @@ def test_a_node_tells_of_ended_containers_and_of_their_last_lines(node: str) -> 
     assert ended_containers(node) == {"c_1": Said(7, "gone")}
     assert last_lines(node, "c_1", "worker.log") == ["first", "last"]
     assert last_lines(node, "c_2", "worker.log") == []
+    assert last_lines(node, "c_3", "worker.log") == ["first", "End of LogType: says the script", "last"]
+    assert last_lines(node, "c_4", "worker.log") == []
     assert last_lines("127.0.0.1:1", "c_1", "worker.log") == []
 
 

@@ -16,7 +16,7 @@ from tony.localcluster.ports import LOOPBACK, Ports
 from tony.localcluster.settings import MEMORY_STEP_MB, ClusterSettings
 
 GPU = "yarn.io/gpu"
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SCHEDULER = "org.apache.hadoop.yarn.server.resourcemanager.scheduler.capacity.CapacityScheduler"
 _STORE = "org.apache.hadoop.yarn.server.resourcemanager.recovery.LeveldbRMStateStore"
 _CALCULATOR = "org.apache.hadoop.yarn.util.resource.DominantResourceCalculator"
@@ -158,7 +158,7 @@ def _yarn(
         "yarn.nodemanager.env-whitelist": "JAVA_HOME,HADOOP_CONF_DIR,HADOOP_HOME,LANG,TZ",
         # A whitelisted PATH never arrives, because bash has one of its own before it would be taken. So the programs
         # that whoever starts the cluster has come after those of the system.
-        "yarn.nodemanager.admin-env": f"MALLOC_ARENA_MAX=$MALLOC_ARENA_MAX,PATH={_SYSTEM_PATH}:$PATH",
+        "yarn.nodemanager.admin-env": f"MALLOC_ARENA_MAX=$MALLOC_ARENA_MAX,PATH={SYSTEM_PATH}:$PATH",
         "yarn.log-aggregation-enable": "true",
         "yarn.nodemanager.remote-app-log-dir": "/app-logs",
         "yarn.node-labels.enabled": "true",

@@ -271,7 +271,7 @@ class Launch:
         return code
 
 
-def launch(user: str, words: list[str]) -> int:
+def launch(user: str, words: list[str], policy: Policy) -> int:
     """Run a container's script as a process of this machine; returns its exit code, or 128 and the signal."""
     asked = Launch(user, words)
     asked.fill()
@@ -281,7 +281,8 @@ def launch(user: str, words: list[str]) -> int:
         asked.started(os.getpid())
         os.chdir(asked.work)
         script = os.path.join(asked.work, "launch_container.sh")
-        os.execv(script, [script])
+        path = policy.text("path", "")
+        os.execve(script, [script], {**({"PATH": path} if path else {}), **os.environ})
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     return asked.ended(code if code >= 0 else 128 - code)
@@ -372,7 +373,7 @@ def of_user(words: list[str], policy: Policy) -> int:
     user, number, rest = words[1], words[2], words[3:]
     calls: Mapping[str, Callable[[], int]] = {
         "0": lambda: initialize(user, rest),
-        "1": lambda: launch(user, rest),
+        "1": lambda: launch(user, rest, policy),
         "2": lambda: send_signal(rest),
         "3": lambda: delete(rest),
         "4": lambda: launch_docker(user, rest, policy),

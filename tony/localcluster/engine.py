@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tony.errors import Problem, Refused, UsageError
 from tony.localcluster import containerexecutor
-from tony.localcluster.conf import write_whole
+from tony.localcluster.conf import SYSTEM_PATH, write_whole
 
 PROGRAM = "container-executor"
 LABEL = "tony.local-cluster"
@@ -48,6 +48,7 @@ def install(bin_dir: Path, home: Path, policy: Path | None, environ: Mapping[str
     values = {} if policy is None else read_policy(policy)
     values["binary"] = shutil.which("docker", path=environ.get("PATH")) or "docker"
     values["label"] = label(home)
+    values["path"] = f"{SYSTEM_PATH}:{environ.get('PATH', '')}".rstrip(":")
     if environ.get("DOCKER_HOST"):
         values["host"] = environ["DOCKER_HOST"]
     bin_dir.mkdir(parents=True, exist_ok=True)
@@ -121,6 +122,8 @@ def properties(bin_dir: Path, user: str, group: str, uid: int) -> dict[str, str]
         f"{runtime}.docker.default-container-network": "host",
         f"{runtime}.docker.userremapping-uid-threshold": lowest,
         f"{runtime}.docker.userremapping-gid-threshold": lowest,
+        # A PATH here would take the place of the images' own. Plain containers get theirs from the stand-in.
+        "yarn.nodemanager.admin-env": "MALLOC_ARENA_MAX=$MALLOC_ARENA_MAX",
         # This executor fetches the files of each container in a JVM of its own.
         "yarn.nodemanager.container-localizer.java.opts": "-Xmx128m -XX:+UseSerialGC -XX:TieredStopAtLevel=1",
     }

@@ -23,6 +23,7 @@ _ASK_IMAGE_S = 5.0
 _RUN_IMAGE_S = 30.0
 _UNPRIVILEGED = "65534:65534"
 _NOT_FOUND = (126, 127)
+_DOCKER_FAILED = 125
 # One line: minor version, kind of libc, path. The path comes last because it may hold blanks.
 _QUESTION = (
     "import os,sys; names=getattr(os,'confstr_names',{}); libc='CS_GNU_LIBC_VERSION' in names and "
@@ -91,6 +92,9 @@ def _answer(docker: str, image: str, program: str) -> InsidePython | None:
         raise UsageError(
             [Problem("image", message, image, f"{advice}, or, if this copy is old: docker pull {image}")]
         )
+    if done.returncode not in (0, _DOCKER_FAILED):
+        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise UsageError([Problem("image_python", f"in {image} it is no Python 3 that runs: {said}", program)])
     minor, _, rest = done.stdout.strip().partition(" ")
     libc, _, path = rest.partition(" ")
     if done.returncode != 0 or not _MINOR.fullmatch(minor) or not path:

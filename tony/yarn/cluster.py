@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,7 +95,7 @@ class YarnCluster:
             log.warning("the job was not checked against this cluster: %s", error)
             return []
         found = job_problems(job, nodes, scheduler, self.conf.resource_types, labels)
-        found += docker_problems(job, self.conf)
+        found += docker_problems(job, self.conf) + self._client_config_problems(job)
         queue = scheduler.queue(job.queue)
         if queue is not None and self.rm.may_submit(queue.path, self.user) is False:
             found.append(Problem("queue", f"{self.user} may not submit to it.", job.queue))
@@ -104,6 +104,18 @@ class YarnCluster:
             if most.isdigit() and job.am_attempts > int(most):
                 found.append(Problem("am_attempts", f"this cluster allows {most}.", str(job.am_attempts)))
         return found
+
+    def _client_config_problems(self, job: JobSpec) -> list[Problem]:
+        """A Docker client's configuration that is not there. One on another file system is the nodes' matter."""
+        from tony.storage import Storage
+
+        url = job.docker.client_config
+        if url is None:
+            return []
+        with suppress(TonyError), closing(Storage(self.storage, self.user)) as storage:
+            if not storage.exists(url):
+                return [Problem("docker.client_config", "there is no such file for the nodes to read.", url)]
+        return []
 
     def node_count(self) -> int:
         """See `Cluster.node_count`. 1 where REST refuses."""

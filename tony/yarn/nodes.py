@@ -20,6 +20,7 @@ _MAX_BYTES = 4 * 1024 * 1024
 _TAIL_BYTES = 2048
 _MAX_NODES = 200
 _PAUSE_S = 0.15
+_BEFORE_LOG, _AFTER_LOG = "LogContents:\n", "End of LogType:"
 _NOT_ENDED = -1000
 """YARN's exit code of a container that has not ended."""
 
@@ -50,7 +51,13 @@ def last_lines(node: str, container_id: str, file: str) -> list[str]:
         text = _get(url, 2 * _TAIL_BYTES).decode(errors="replace")
     except (OSError, ValueError):
         return []
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in _unframed(text).splitlines() if line.strip()]
+
+
+def _unframed(text: str) -> str:
+    """The log alone: since Hadoop 3 the web service tells of container, type and size around it."""
+    head, mark, log = text.partition(_BEFORE_LOG)
+    return log.rpartition(_AFTER_LOG)[0] if mark and "LogType:" in head else text
 
 
 class NodeWatch:

@@ -91,12 +91,18 @@ def master_script(python: str) -> str:
 
 _IN_IMAGE = """\
 python=@PYTHON@
+image=$YARN_CONTAINER_RUNTIME_DOCKER_IMAGE
 [ -e /.dockerenv ] || [ -e /run/.containerenv ] || {
     echo "tony: YARN has not started this task in Docker: this node runs no Docker containers." >&2
     exit @UNUSABLE@
 }
 command -v -- "$python" >/dev/null || {
-    echo "tony: the image $YARN_CONTAINER_RUNTIME_DOCKER_IMAGE has no $python. Say which it has: --image-python" >&2
+    echo "tony: the image $image has no $python. Say which it has: --image-python" >&2
+    exit @UNUSABLE@
+}
+said=$("$python" -I -S -c 'print("Python")' 2>&1)
+[ "$said" = Python ] || {
+    echo "tony: $python of the image $image is no Python that runs: ${said##*$'\\n'}" >&2
     exit @UNUSABLE@
 }
 exec "$python" -I @LAUNCHER@ executor

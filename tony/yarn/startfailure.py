@@ -28,6 +28,8 @@ _REFUSALS: tuple[tuple[str, EndCause, str], ...] = (
     ),
     (r"no space left on device", EndCause.DISK_FAILED, "the node's disk is full"),
     (r"is not trusted", _BAD, "this cluster does not trust the image's registry"),
+    (r"docker client config file", _BAD, "the node cannot read the client configuration for the registry"),
+    (r"no basic auth credentials|unauthorized|401 Unauthorized", _BAD, "the registry wants a password, or another"),
     (r"\"bash\"[^\n]*executable file not found|stat bash: no such file", _BAD, "the image has no bash"),
     (r"executable file not found|exec format error", _BAD, "the image does not run on this node"),
     (
@@ -56,7 +58,8 @@ _STAMP = r"^(?:\[[\d\- :.]+\]\s*)?"
 _NOISE = re.compile(
     _STAMP
     + r"(?:Exception from container-launch|Container id:|Exit code:|Exception message:|Run 'docker|See 'docker|"
-    r"Shell output:\s*$|Shell error output:\s*$|Container exited with|Container killed|main : )"
+    r"Shell output:\s*$|Shell error output:\s*$|Container exited with|Container killed|main : |"
+    r"(?:Error file: |Last \d+ bytes of ))"
 )
 _PREFIX = re.compile(_STAMP + r"(?:Shell (?:error )?output:\s*)?(?:docker: )?")
 
@@ -80,7 +83,8 @@ def explained(ended: HandleState, image: str | None, said: Said | None, lines: S
                 return replace(ended, cause=cause, exit_code=code, diagnostics=text)
     parts = [ended.diagnostics.strip()]
     if said is not None:
-        parts.append(_sentence(said.diagnostics) or f"exit code {code}")
+        sentence = _sentence(said.diagnostics) or f"exit code {code}"
+        parts += [] if sentence in ended.diagnostics else [sentence]
     if lines:
         parts.append(f"its last line: {lines[-1][:_MAX_LENGTH]}")
     if image is not None and not lines and (said is None or not _sentence(said.diagnostics)):
