@@ -19,6 +19,9 @@ export TONY_TEST_HOROVOD_PYTHON := $(TONY_TENSORFLOW_PYTHON)
 version = $(shell sed -n 's/^$(1)==\([^ ]*\).*/\1/p' requirements/$(2).lock)
 HOROVOD_WHEEL := $(CACHE)/wheels/horovod-$(call version,horovod,horovod-source)-tf$(call version,tensorflow-cpu,tensorflow)
 HOROVOD := $(TENSORFLOW)/.horovod-$(shell cat requirements/horovod*.lock | sha256sum | cut -c1-16)
+# Airflow and what tony needs, once per lock file; on top of it this checkout's own environment with the project in it.
+AIRFLOW := $(CACHE)/environments/airflow-$(shell sha256sum requirements/airflow.lock | cut -c1-16)
+AIRFLOW_VENV := build/airflow
 
 .PHONY: help
 help:  ## this list
@@ -29,10 +32,13 @@ demo: setup java $(TENSORFLOW)/.complete  ## train on a real one-machine YARN an
 	@examples/demo.sh $(BIN)/tony $(TONY_TENSORFLOW_PYTHON)
 
 .PHONY: test
-test: setup java docker torch horovod  ## all tests: pure, processes, real YARN
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: setup java docker torch horovod  ## all tests: pure, processes, real YARN, Airflow
+	@code=0; \
+	$(BIN)/python -m pytest $(PYTEST_ARGS) || code=$$?; \
+	$(MAKE) --no-print-directory test-airflow || code=$$?; \
+	exit $$code
 
-.PHONY: test-unit test-process test-faults test-cluster
+.PHONY: test-unit test-process test-faults test-cluster test-airflow
 test-unit: setup  ## the pure tests, in seconds
 	$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
 test-process: setup torch horovod  ## real processes on this machine
@@ -41,6 +47,16 @@ test-faults: setup  ## the short part of the fault matrix, on this machine
 	$(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
 test-cluster: setup java docker horovod  ## a real YARN on this machine
 	$(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)
+
+# Not among the tests of the development environment (setup.cfg: norecursedirs): Airflow has one of its own.
+test-airflow: setup java horovod  ## the Airflow provider in a real Airflow, on a real YARN
+	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info >= (3, 11))'; then \
+	  echo "SKIPPED tests/airflow: Airflow's own providers need Python 3.11 or newer, and $(BIN)/python is" \
+	    "$$($(BIN)/python -c 'import platform; print(platform.python_version())')"; \
+	else \
+	  $(MAKE) --no-print-directory airflow; \
+	  $(AIRFLOW_VENV)/bin/python -m pytest tests/airflow $(PYTEST_ARGS); \
+	fi
 
 .PHONY: bench
 bench: setup java torch  ## measure beside the peers; half an hour on a quiet machine
@@ -114,6 +130,24 @@ $(HOROVOD): $(TENSORFLOW)/.complete
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(TONY_TENSORFLOW_PYTHON) --no-deps --require-hashes \
 	  -r requirements/horovod.lock; \
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(TONY_TENSORFLOW_PYTHON) --no-deps $$folder/*.whl
+	@touch $@
+
+# 300 MB, once per lock file.
+$(AIRFLOW)/.complete: | setup
+	rm -rf $(AIRFLOW)
+	$(BIN)/uv venv --quiet --python $(BIN)/python $(AIRFLOW)
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(AIRFLOW)/bin/python requirements/airflow.lock
+	@touch $@
+
+# The project goes into an environment of this checkout, so that the kept one stays as its lock file says.
+.PHONY: airflow
+airflow: $(AIRFLOW_VENV)/.complete  ## an environment with Airflow and the provider, in build/airflow
+
+$(AIRFLOW_VENV)/.complete: $(AIRFLOW)/.complete setup.cfg setup.py
+	rm -rf $(AIRFLOW_VENV)
+	$(BIN)/uv venv --quiet --python $(BIN)/python $(AIRFLOW_VENV)
+	echo $(AIRFLOW)/lib/python*/site-packages > $$(echo $(AIRFLOW_VENV)/lib/python*/site-packages)/airflow-environment.pth
+	$(BIN)/uv pip install --quiet --python $(AIRFLOW_VENV)/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .PHONY: clean
