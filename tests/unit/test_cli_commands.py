@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tony.cli.ending import ending_document, ending_lines
 from tony.cli.jobs import fits
 from tony.cli.logs import chosen_tasks, ranks_of
 from tony.cli.main import COMMANDS, cli, main
@@ -16,6 +15,7 @@ from tony.cli.output import Output
 from tony.cli.status import status_lines
 from tony.client import SubmitRecord
 from tony.containers import AppState
+from tony.ending import ending_document, ending_lines
 from tony.errors import UsageError
 from tony.outcome import outcome_of
 from tony.snapshot import Failure, JobSnapshot, TaskSnapshot, Timeline, Verdict
@@ -150,9 +150,8 @@ def test_an_empty_list_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_ending_of_a_failed_job() -> None:
-    output = Output(io.StringIO(), io.StringIO())
     outcome = outcome_of(AppState.FAILED, "", failed())
-    assert list(ending_lines(output, ID, outcome, 192.0)) == [
+    assert list(ending_lines(ID, outcome, 192.0)) == [
         f"job {ID} FAILED after 3m12s  (WORKER_EXIT)",
         "",
         "  root cause   worker:1 on n3, generation 2, exit code 1",
@@ -163,8 +162,7 @@ def test_the_ending_of_a_failed_job() -> None:
 
 
 def test_the_ending_without_a_verdict_shows_the_clusters_words() -> None:
-    output = Output(io.StringIO(), io.StringIO())
-    lines = list(ending_lines(output, ID, outcome_of(AppState.FAILED, "a\nb\nc\nd \x1b[1m", None), None))
+    lines = list(ending_lines(ID, outcome_of(AppState.FAILED, "a\nb\nc\nd \x1b[1m", None), None))
     assert lines[0] == f"job {ID} FAILED  (AM_LOST)"
     assert lines[2:] == ["  b", "  c", "  d ", f"  logs         tony logs {ID}"]
     assert len(lines) <= 8

@@ -8,9 +8,9 @@ from textwrap import dedent
 
 import pytest
 
+from tony.asked import ask
 from tony.cli.failure import failure_document, failure_lines
 from tony.cli.main import main
-from tony.cli.request import ask
 from tony.config.layers import Request
 from tony.errors import NoSuchJob, Problem, Refused, Unreachable, UsageError
 

@@ -8,8 +8,9 @@ import json
 import pytest
 
 from tony.cli.lines import LONGEST, Lines, prefixed
-from tony.cli.output import Output, safe
+from tony.cli.output import Output
 from tony.cli.table import table
+from tony.text import safe
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,13 @@ LAYERS = {
     "tony.errors": 0,
     "tony.units": 0,
     "tony.clock": 0,
+    "tony.text": 0,
     "tony.paths": 0,
     "tony.processes": 0,
     "tony.spec": 1,
     "tony.state": 1,
     "tony.records": 1,
+    "tony.problems": 1,
     "tony.docker": 2,
     "tony.containers": 1,
     "tony.capacity": 1,
@@ -44,10 +46,13 @@ LAYERS = {
     "tony.client": 5,
     "appmaster": 5,
     "executor": 5,
+    "tony.asked": 6,
+    "tony.ending": 6,
     "tony.localcluster": 6,
     "tony.cli": 7,
     "tony.__main__": 8,
     "tony.gradients": 8,
+    "tony.airflow": 8,
 }
 
 ROOTS = ("tony.client", "tony.clusters", "appmaster", "executor")
@@ -67,6 +72,7 @@ FOREIGN = {
     "tensorflow": "tony.gradients",
     "torch": "tony.gradients",
     "horovod": "tony.gradients",
+    "airflow": "tony.airflow",
 }
 
 

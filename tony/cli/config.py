@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from tony.cli.invocation import Invocation, TonyCommand
-from tony.cli.output import safe
 from tony.config import keys
 from tony.config.document import as_yaml
 from tony.config.layers import Given, Request, Settings, files_used, gather
 from tony.errors import UsageError
+from tony.text import safe
 
 SCHEMA = "tony.config/1"
 _DEFAULT = "default"

@@ -1,38 +1,23 @@
-"""How a job ended: the block for people and the document for programs."""
+"""How a job ended: the block for people and the document for programs, written out."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 
 from tony.cli.invocation import Invocation
-from tony.cli.output import Output, safe
-from tony.client import SubmitRecord, record_of
+from tony.client import record_of
 from tony.containers import Cluster
+from tony.ending import ending_document, ending_lines, seconds_taken
 from tony.errors import TonyError
 from tony.outcome import Outcome
-from tony.snapshot import SCHEMA, Failure, TaskSnapshot
-from tony.spec import TaskId
-from tony.state import JobState, TaskState
-from tony.units import format_duration
-
-_MOST_EVIDENCE = 3
-_MOST_NAMED = 4
 
 
 def finish(invocation: Invocation, application_id: str, outcome: Outcome, code: int, cluster: Cluster) -> None:
     """The last words: the block for people, the document for programs."""
     output = invocation.output
     record = record_of(application_id)
-    seconds = None
-    verdict = outcome.verdict
-    begun_at = record.accepted_at if record is not None else (verdict.started_at if verdict is not None else 0.0)
-    if verdict is not None and verdict.timeline.finished and begun_at:
-        seconds = max(0.0, verdict.timeline.finished - begun_at)
     output.tell("")
-    for line in ending_lines(output, application_id, outcome, seconds):
+    for line in ending_lines(application_id, outcome, seconds_taken(outcome, record), output.style):
         output.tell(line)
     if output.json:
         tracking_url = ""
@@ -40,134 +25,3 @@ def finish(invocation: Invocation, application_id: str, outcome: Outcome, code: 
             tracking_url = cluster.report(application_id).tracking_url
         document = ending_document(application_id, outcome, record, tracking_url)
         output.document(document | {"exit_code": code})
-
-
-def ending_lines(output: Output, application_id: str, outcome: Outcome, seconds: float | None) -> Iterator[str]:
-    """At most eight lines: what happened, which task, evidence, what followed, where the log is."""
-    good = outcome.state is JobState.SUCCEEDED
-    after = f" after {format_duration(seconds)}" if seconds is not None else ""
-    state = output.style(outcome.state.value, "green" if good else "red")
-    reason = "" if good else f"  ({outcome.reason.value})"
-    yield f"job {application_id} {state}{after}{reason}"
-    if good:
-        yield f"  logs         tony logs {application_id}"
-        return
-    yield ""
-    failure = outcome.first_failure
-    if failure is None:
-        for line in _evidence(outcome.message):
-            yield f"  {line}"
-        yield f"  logs         tony logs {application_id}"
-        return
-    yield f"  root cause   {_where(failure)}"
-    for line in _evidence(failure.message or outcome.message):
-        yield f"      {line}"
-    if outcome.verdict is not None:
-        then = [_named(outcome.verdict.collateral, "failed too")]
-        stopped = [
-            task.task
-            for task in outcome.verdict.tasks
-            if task.state is TaskState.STOPPED and task.task != failure.task
-        ]
-        then.append(_named(stopped, "stopped by tony"))
-        if any(then):
-            yield f"  then         {'; '.join(words for words in then if words)}"
-    yield f"  logs         {_logs_command(application_id, failure)}"
-
-
-def _named(tasks: Sequence[str], what: str) -> str:
-    more = f" and {len(tasks) - _MOST_NAMED} more" if len(tasks) > _MOST_NAMED else ""
-    return f"{', '.join(tasks[:_MOST_NAMED])}{more} {what}" if tasks else ""
-
-
-def _where(failure: Failure) -> str:
-    parts = [failure.task + (f" on {safe(failure.host)}" if failure.host else "")]
-    if failure.generation:
-        parts.append(f"generation {failure.generation}")
-    if failure.signal:
-        parts.append(f"signal {failure.signal}")
-    elif failure.exit_code is not None:
-        parts.append(f"exit code {failure.exit_code}")
-    if failure.at:
-        parts.append(time.strftime("%H:%M:%S", time.localtime(failure.at)))
-    return ", ".join(parts)
-
-
-def _logs_command(application_id: str, failure: Failure) -> str:
-    try:
-        task = TaskId.parse(failure.task)
-    except ValueError:
-        return f"tony logs {application_id}"
-    return f"tony logs {application_id} --role {task.role} --rank {task.index}"
-
-
-def _evidence(text: str) -> list[str]:
-    lines = [line for line in safe(text).splitlines() if line.strip()]
-    return [line if len(line) <= 400 else line[:397] + "..." for line in lines[-_MOST_EVIDENCE:]]
-
-
-def ending_document(
-    application_id: str, outcome: Outcome, record: SubmitRecord | None, tracking_url: str = ""
-) -> dict[str, Any]:
-    """``tony.job/1``, the end of ``submit --json`` and ``wait --json``. Times are seconds since the command."""
-    verdict = outcome.verdict
-    tasks = verdict.tasks if verdict else ()
-    return {
-        "schema": SCHEMA,
-        "application_id": application_id,
-        "name": verdict.name if verdict else (record.name if record else ""),
-        "state": outcome.state.value,
-        "reason": outcome.reason.value,
-        "exit_code": outcome.exit_code,
-        "message": outcome.message,
-        "first_failure": _failure(outcome.first_failure),
-        "generations": verdict.generations if verdict else 0,
-        "tasks": [_task(task) for task in tasks],
-        "timeline": _timeline(outcome, record),
-        "uploaded_bytes": record.uploaded_bytes if record else 0,
-        "tracking_url": tracking_url,
-    }
-
-
-def _failure(failure: Failure | None) -> dict[str, Any] | None:
-    if failure is None:
-        return None
-    return {
-        "task": failure.task,
-        "host": failure.host,
-        "exit_code": failure.exit_code,
-        "signal": failure.signal,
-        "reason": failure.reason.value,
-        "message": failure.message,
-        "tail": list(failure.tail),
-        "generation": failure.generation,
-    }
-
-
-def _task(task: TaskSnapshot) -> dict[str, Any]:
-    return {
-        "task": task.task,
-        "state": task.state.value,
-        "host": task.host,
-        "container": task.container,
-        "incarnations": task.incarnation,
-        "exit_code": task.exit_code,
-        "gpus": list(task.gpus),
-    }
-
-
-def _timeline(outcome: Outcome, record: SubmitRecord | None) -> dict[str, float | None]:
-    verdict = outcome.verdict
-    begin = record.command_at if record else (verdict.started_at if verdict else 0.0)
-
-    def since(at: float) -> float | None:
-        return round(at - begin, 3) if at and begin else None
-
-    moments = {
-        "command": record.command_at if record else 0.0,
-        "uploaded": record.uploaded_at if record else 0.0,
-        "accepted": record.accepted_at if record else 0.0,
-    }
-    for name in ("am_started", "allocated", "released", "first_output", "last_exit", "finished"):
-        moments[name] = getattr(verdict.timeline, name) if verdict else 0.0
-    return {name: since(at) for name, at in moments.items()}

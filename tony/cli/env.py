@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from tony.cli.invocation import Invocation, TonyCommand
-from tony.cli.output import safe
 from tony.errors import PackagingError, UsageError
+from tony.text import safe
 
 SCHEMA = "tony.environment/1"
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from tony.cli.lines import Lines, prefixed
 from tony.cli.logs import kept_lines
-from tony.cli.output import Output, safe
+from tony.cli.output import Output
 from tony.errors import NoSuchJob, NotFinished, TonyError, Unreachable
 from tony.events import Event, EventKind
 from tony.jobhandle import JobHandle
 from tony.outcome import Outcome
 from tony.spec import OnInterrupt
+from tony.text import safe
 from tony.units import format_duration
 
 _QUEUE_LINES = 10_000

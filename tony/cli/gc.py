@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import click
 
+from tony.asked import address_in
 from tony.cli.invocation import Invocation, TonyCommand
-from tony.cli.settings import address_in, settings_of
+from tony.cli.settings import settings_of
 from tony.clusters import connect
 from tony.containers import Cluster
 from tony.errors import NoSuchJob, Problem, ProtocolError, UsageError

@@ -9,14 +9,15 @@ from typing import Any, TypeVar
 
 import click
 
+from tony.asked import address_in
 from tony.cli.invocation import Invocation
-from tony.cli.output import safe
-from tony.cli.settings import address_in, settings_of
+from tony.cli.settings import settings_of
 from tony.client import address_of, attach, records_kept
 from tony.clusters import connect
 from tony.containers import Cluster
 from tony.errors import NoSuchJob, TonyError
 from tony.jobhandle import JobHandle
+from tony.text import safe
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tony.cli.output import safe
+from tony.text import safe
 
 LONGEST = 64 * 1024
 """Bytes after which a line is cut, so that a task without line ends cannot fill our memory."""

@@ -11,11 +11,11 @@ import click
 from tony.cli.invocation import Invocation, TonyCommand
 from tony.cli.jobs import cluster_option, opened
 from tony.cli.lines import Lines, prefixed
-from tony.cli.output import safe
 from tony.errors import Problem, UsageError
 from tony.jobhandle import JobHandle
 from tony.snapshot import JobSnapshot
 from tony.spec import TaskId
+from tony.text import safe
 
 SCHEMA = "tony.log/1"
 _STREAMS = {"out": "stdout", "err": "stderr", "system": "system"}

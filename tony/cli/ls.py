@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import click
 
+from tony.asked import address_in
 from tony.cli.invocation import Invocation, TonyCommand
-from tony.cli.settings import address_in, settings_of
+from tony.cli.settings import settings_of
 from tony.cli.table import table
 from tony.clusters import LOCAL, Address, connect
 from tony.containers import AppReport, AppState

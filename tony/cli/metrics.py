@@ -9,11 +9,12 @@ import click
 
 from tony.cli.invocation import Invocation, TonyCommand
 from tony.cli.jobs import cluster_option, opened
-from tony.cli.output import Output, safe
+from tony.cli.output import Output
 from tony.cli.table import table
 from tony.gradient_numbers import GradientNumbers, gradients_in, without_gradients
 from tony.records import plain
 from tony.snapshot import JobSnapshot, TaskSnapshot
+from tony.text import safe
 from tony.units import format_bytes, format_memory
 
 SCHEMA = "tony.metrics/1"

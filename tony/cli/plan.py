@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 
+from tony.asked import ask, planned
 from tony.cli.invocation import Invocation
-from tony.cli.planning import planned, show_plan
-from tony.cli.request import JobCommand, ask, job_parameters, request_of
+from tony.cli.planning import show_plan
+from tony.cli.progress import ProgressLine
+from tony.cli.request import JobCommand, job_parameters, request_of
 
 
 @click.command(cls=JobCommand, params=job_parameters())
@@ -19,6 +21,6 @@ def plan(context: click.Context, /, **values: Any) -> int:
     assert invocation is not None
     invocation.nothing_submitted = True
     asked = ask(request_of(context, values))
-    with planned(asked, invocation) as made:
+    with ProgressLine(invocation.output) as progress, planned(asked, progress) as made:
         show_plan(made.plan, asked, made.cluster, invocation, dry=True)
     return 0

@@ -1,54 +1,20 @@
-"""From a resolved request to a plan on a connected cluster, and the few lines that show it."""
+"""The few lines that show a plan, and its document."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from tony.asked import Asked
 from tony.cli.invocation import Invocation
-from tony.cli.output import safe
-from tony.cli.progress import ProgressLine
-from tony.cli.request import Asked
-from tony.cli.settings import address_in
-from tony.clusters import Address, connect
 from tony.containers import Cluster
-from tony.errors import Refused, UsageError
 from tony.plan import Plan
 from tony.spec import DOCKER_SHM_MB, DockerSpec
+from tony.text import safe
 from tony.units import format_bytes, format_memory
 
 SCHEMA = "tony.plan/1"
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A plan and the cluster that it is for."""
-
-    plan: Plan
-    cluster: Cluster
-    address: Address
-
-
-@contextlib.contextmanager
-def planned(asked: Asked, invocation: Invocation, warm_up: bool = False) -> Iterator[Planned]:
-    """Connect and plan; the cluster is closed at the end. `warm_up`: start its submit driver beside the packing."""
-    from tony import client
-
-    resolved = asked.resolved
-    address = address_in(asked.settings, resolved.cluster)
-    with contextlib.closing(connect(address)) as cluster:
-        start = getattr(cluster, "warm_up", None)
-        if warm_up and start is not None:
-            start()
-        node_python = address.node_python or None
-        try:
-            with ProgressLine(invocation.output) as progress:
-                plan = client.plan(resolved.job, cluster, node_python, progress)
-        except (UsageError, Refused) as error:
-            raise asked.located(error) from error
-        yield Planned(plan, cluster, address)
 
 
 def show_plan(plan: Plan, asked: Asked, cluster: Cluster, invocation: Invocation, dry: bool = False) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,7 @@ import click
 from tony.cli.invocation import Invocation, TonyCommand
 from tony.config.key import Key, Kind
 from tony.config.keys import GROUPS, flags
-from tony.config.layers import Request, Settings, gather
-from tony.config.resolve import Resolved, resolve_settings
-from tony.errors import Problem, Refused, UsageError
+from tony.config.layers import Request
 
 _METAVARS = {Kind.INTEGER: "N", Kind.SIZE: "SIZE", Kind.DURATION: "TIME", Kind.TEXT: "TEXT", Kind.WORDS: "TEXT"}
 
@@ -110,38 +107,3 @@ def request_of(context: click.Context, values: Mapping[str, Any]) -> Request:
 
 def _name(key: Key) -> str:
     return (key.flag or "").lstrip("-").replace("-", "_")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A resolved request, with the settings that tell where each value came from."""
-
-    resolved: Resolved
-    settings: Settings
-
-    def located(self, error: UsageError | Refused) -> UsageError | Refused:
-        """The same error with the origin and the text of every value that a setting gave."""
-        return type(error)([self._located(problem) for problem in error.problems], error.hint)
-
-    def _located(self, problem: Problem) -> Problem:
-        """A role's value may come from the whole job's key, or (chief, evaluator) from the workers'."""
-        if problem.origin is not None or not problem.key:
-            return problem
-        last = problem.key.rpartition(".")[2]
-        candidates = [problem.key, problem.key.replace("_", ".", 1), last]
-        candidates[1:1] = (
-            [f"roles.worker.{last}"] if problem.key.startswith(("roles.chief.", "roles.evaluator.")) else []
-        )
-        given = next((found for name in candidates if (found := self.settings.get(name)) is not None), None)
-        if given is None:
-            return problem
-        return replace(problem, origin=given.origin, value=given.text if problem.value is None else problem.value)
-
-
-def ask(request: Request) -> Asked:
-    """Gather and resolve. Raises UsageError with every problem."""
-    settings = gather(request)
-    resolved = resolve_settings(settings, request)
-    if settings.problems:
-        raise UsageError(list(dict.fromkeys(settings.problems)))
-    return Asked(resolved, settings)

@@ -8,11 +8,12 @@ import click
 
 from tony.cli.invocation import Invocation, TonyCommand
 from tony.cli.jobs import cluster_option, opened
-from tony.cli.output import Output, safe
+from tony.cli.output import Output
 from tony.errors import NotFinished, Problem, UsageError
 from tony.jobhandle import JobHandle
 from tony.snapshot import JobSnapshot
 from tony.state import JobState
+from tony.text import safe
 from tony.units import parse_duration_s
 
 SCHEMA = "tony.resize/1"

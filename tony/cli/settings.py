@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tony.cli.invocation import Invocation
-from tony.clusters import Address, find
-from tony.config.layers import Request, Settings, clusters_of, gather
+from tony.config.layers import Request, Settings, gather
 from tony.errors import UsageError
 
 
@@ -16,16 +13,3 @@ def settings_of(invocation: Invocation) -> Settings:
     if settings.problems:
         raise UsageError(settings.problems)
     return settings
-
-
-def address_in(settings: Settings, name: str | None) -> Address:
-    """The cluster of that name as the settings see it."""
-    address = find(name, clusters_of(settings))
-    if address.local:
-        return replace(address, node_python=settings.value("node_python") or "")
-    return replace(
-        address,
-        storage=address.storage or settings.value("storage") or "",
-        node_python=address.node_python or settings.value("node_python") or "",
-        beat=settings.value("fast_beat"),
-    )

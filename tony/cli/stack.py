@@ -10,8 +10,8 @@ import click
 from tony.cli.invocation import Invocation, TonyCommand
 from tony.cli.jobs import cluster_option, opened
 from tony.cli.logs import chosen_tasks, ranks_of
-from tony.cli.output import safe
 from tony.errors import NotFinished
+from tony.text import safe
 
 SCHEMA = "tony.stack/1"
 _NUMBERS = re.compile(r"0x[0-9a-f]+|container_\w+|(?<=[Pp]rocess )\d+|(?<=[Tt]hread )\d+")

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
+from tony.asked import Asked, ask, planned
 from tony.cli.ending import finish
 from tony.cli.follow import Follower, Interrupted
 from tony.cli.invocation import Invocation
-from tony.cli.planning import planned, show_plan
+from tony.cli.planning import show_plan
 from tony.cli.progress import ProgressLine
-from tony.cli.request import Asked, JobCommand, ask, job_parameters, request_of
-from tony.cli.settings import address_in
+from tony.cli.request import JobCommand, job_parameters, request_of
 from tony.clusters import connect
 from tony.errors import NotFinished
 from tony.jobhandle import JobHandle
@@ -38,7 +38,7 @@ def submit(context: click.Context, /, dry_run: bool, **values: Any) -> int:
     interruptible()
     asked = ask(request_of(context, values))
     if dry_run:
-        with planned(asked, invocation) as made:
+        with ProgressLine(invocation.output) as progress, planned(asked, progress) as made:
             show_plan(made.plan, asked, made.cluster, invocation, dry=True)
         return 0
     return _submit(invocation, asked)
@@ -51,7 +51,8 @@ def _submit(invocation: Invocation, asked: Asked) -> int:
     with contextlib.ExitStack() as stack:
         handle = _submitted_before(asked, stack)
         if handle is None:
-            made = stack.enter_context(planned(asked, invocation, warm_up=True))
+            with ProgressLine(output) as progress:
+                made = stack.enter_context(planned(asked, progress, warm_up=True))
             show_plan(made.plan, asked, made.cluster, invocation)
             with ProgressLine(output) as progress:
                 handle = client.submit(
@@ -94,7 +95,7 @@ def _submitted_before(asked: Asked, stack: contextlib.ExitStack) -> JobHandle | 
     key = asked.resolved.idempotency_key
     if key is None:
         return None
-    cluster = connect(address_in(asked.settings, asked.resolved.cluster))
+    cluster = connect(asked.address)
     stack.callback(cluster.close)
     return client.submitted(key, cluster)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tony.cli.output import safe
+from tony.text import safe
 
 _GAP = "  "
 _LEAST = 9
