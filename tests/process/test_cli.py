@@ -256,6 +256,22 @@ def test_a_reader_who_goes_away_is_no_error(tony: Tony) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("into", ["| head -1", "> /dev/full"])
+def test_a_submit_whose_output_nobody_takes_ends_with_the_job_and_its_code(tony: Tony, into: str) -> None:
+    script = "import time\nfor i in range(30):\n    print(i, flush=True)\n    time.sleep(0.05)\nraise SystemExit(3)\n"
+    submit = f"{sys.executable} -m tony {' '.join(LOCAL)} {tony.script('train.py', script)}"
+    done = subprocess.run(
+        ["bash", "-c", f"{submit} {into}; echo ended with ${{PIPESTATUS[0]}} >&2"],
+        cwd=tony.work,
+        env=tony.environ,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+    )
+    assert done.stderr.endswith("ended with 100\n")
+    assert "FAILED" in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("code", "arguments"),
     [

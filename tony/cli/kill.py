@@ -26,6 +26,7 @@ def kill(invocation: Invocation, job: tuple[str, ...], grace: str, reason: str, 
     except ValueError as error:
         raise UsageError([Problem("--grace", str(error), grace, "on the command line")]) from error
     output = invocation.output
+    output.goes_on = True
     ends = []
     for text in job:
         with opened(invocation, text, cluster_name) as handle:

@@ -6,7 +6,6 @@ Commands are loaded only when they are called; the help of this group comes from
 from __future__ import annotations
 
 import importlib
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any
 import click
 
 from tony.cli.invocation import Invocation, environment_flags, global_options
-from tony.cli.output import ReaderGone
+from tony.cli.output import ReaderGone, mute
 from tony.errors import TonyError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -105,8 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except ReaderGone:
-        # What is still buffered goes nowhere, so that the interpreter's end is quiet, too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The interpreter's end is quiet, too.
+        mute(sys.stdout)
         return 0
     except (KeyboardInterrupt, click.Abort) as error:
         return _failed(invocation, error, 130)

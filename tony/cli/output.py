@@ -19,12 +19,16 @@ class ReaderGone(Exception):
 
 
 class Output:
-    """Where a command's words go. `json`: stdout carries documents only."""
+    """Where a command's words go. `json`: stdout carries documents only.
+
+    `goes_on`: the command has more to do than to be read, so that it does not end when nobody reads it any more.
+    """
 
     def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
         self._out = out
         self._err = err
         self.json = False
+        self.goes_on = False
         self.quiet = False
         self.verbose = False
         self.color: bool | None = None
@@ -63,17 +67,17 @@ class Output:
     def tell(self, text: str) -> None:
         """A line for people, even with --quiet: errors, and how a job ended."""
         self._end_bar()
-        _write(self.err, text + "\n")
+        self._write(self.err, text + "\n")
 
     def data(self, text: str) -> None:
         """A line of the result. With --json it goes to stderr, because stdout carries documents."""
         self._end_bar()
-        _write(self.err if self.json else self.out, text + "\n")
+        self._write(self.err if self.json else self.out, text + "\n")
 
     def document(self, value: Any, lines: bool = False) -> None:
         """A JSON document on stdout; `lines`: one of many, compact."""
         text = json.dumps(value, ensure_ascii=True, indent=None if lines or not self.out.isatty() else 2)
-        _write(self.out, text + "\n")
+        self._write(self.out, text + "\n")
 
     def bar(self, step: str, done: int, total: int, unit: str = "") -> None:
         """Draw a progress line on a terminal; `bar_done` or the next line ends it."""
@@ -82,17 +86,33 @@ class Output:
         cells = 24
         full = cells * done // total if total else 0
         text = f"{step:<28} [{'#' * full}{'.' * (cells - full)}] {unit}"
-        _write(self.err, "\r\x1b[K" + text[: self.width - 1])
+        self._write(self.err, "\r\x1b[K" + text[: self.width - 1])
         self._bar = True
 
     def _end_bar(self) -> None:
         if self._bar:
             self._bar = False
-            _write(self.err, "\r\x1b[K")
+            self._write(self.err, "\r\x1b[K")
 
     def bar_done(self) -> None:
         """Wipe the progress line."""
         self._end_bar()
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        try:
+            _write(stream, text)
+        except (ReaderGone, OSError):
+            if not self.goes_on:
+                raise
+            # Nobody reads it any more, or a disk is full.
+            mute(stream)
+
+
+def mute(stream: TextIO) -> None:
+    """What is still buffered, and whatever comes, goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -35,6 +35,7 @@ def submit(context: click.Context, /, dry_run: bool, **values: Any) -> int:
     invocation = context.find_object(Invocation)
     assert invocation is not None
     invocation.nothing_submitted = True
+    invocation.output.goes_on = not dry_run
     interruptible()
     asked = ask(request_of(context, values))
     if dry_run:

@@ -19,6 +19,7 @@ from tony.units import parse_duration_s
 def wait(invocation: Invocation, job: str | None, timeout: str | None, cluster_name: str | None) -> int:
     """Wait for a job; the exit code is the job's. Ctrl-C ends the waiting, not the job."""
     timeout_s = None
+    invocation.output.goes_on = True
     if timeout is not None:
         try:
             timeout_s = parse_duration_s(timeout)
