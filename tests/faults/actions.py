@@ -117,6 +117,37 @@ def kill_executor_at_the_end(scene: Scene) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def freeze_client(scene: Scene) -> None:
+    """The client takes nothing any more, until every rank has ended."""
+    assert scene.client is not None
+    scene.client.send_signal(signal.SIGSTOP)
+    scene.undo.append(partial(scene.client.send_signal, signal.SIGCONT))
+    scene.wait_for(
+        lambda: all(any(line["what"] == "end" for line in scene.lines(r)) for r in range(scene.workers)), "the end"
+    )
+    scene.client.send_signal(signal.SIGCONT)
+
+
+def hit_and_then_another(scene: Scene) -> None:
+    """While the gang restarts for the victim, another executor is lost."""
+    other = scene.one("executor", f"worker:{1 - scene.victim}")
+    hit("user", signal.SIGKILL)(scene)
+    time.sleep(scene.rng.uniform(0.0, 1.5))
+    with suppress(ProcessLookupError):
+        os.kill(other, signal.SIGKILL)
+
+
+def hit_behind_its_back(scene: Scene) -> None:
+    """The victim's user process is killed while the master does not run."""
+    master = scene.one("appmaster")
+    os.kill(master, signal.SIGSTOP)
+    try:
+        hit("user", signal.SIGKILL)(scene)
+        time.sleep(8.0)
+    finally:
+        os.kill(master, signal.SIGCONT)
+
+
 def with_a_key(scene: Scene) -> None:
     """Submit with a key of its own."""
     scene.flags += ["--idempotency-key", f"{scene.folder} at {time.time()}"]

@@ -126,6 +126,12 @@ FAULTS: tuple[Fault, ...] = (
         arguments=trouble("linger", "--at", "2"),
     ),
     Fault(
+        3,
+        "another executor kill -9 while the gang restarts",
+        Expected(),
+        do.hit_and_then_another,
+    ),
+    Fault(
         4,
         "executor frozen for ever",
         again("EXECUTOR_UNRESPONSIVE", 15.0, message=SILENT),
@@ -251,6 +257,13 @@ FAULTS: tuple[Fault, ...] = (
         limit_s=150.0,
     ),
     Fault(
+        10,
+        "user process kill -9 while the application master is frozen",
+        again("WORKER_SIGNAL", None, None, "SIGKILL"),
+        do.hit_behind_its_back,
+        arguments=LONG,
+    ),
+    Fault(
         11,
         "JVM of the master frozen for 12 s",
         UNHURT,
@@ -320,6 +333,7 @@ FAULTS: tuple[Fault, ...] = (
         do.signal_client(KILL),
         points=("start", "register", "release", "step:*"),
     ),
+    Fault(16, "client frozen amid a flood", UNHURT, do.freeze_client, arguments=trouble("flood:100", "--at", "20")),
     Fault(
         17, "Ctrl-C", CANCELLED, do.signal_client(INT), points=("start", "register", "release", "step:*"), quick=True
     ),
