@@ -15,6 +15,9 @@ from tests.faults.injector import Scene
 from tony.events import EventKind
 from tony.storage import Storage
 
+LATE = re.compile(r"(detected|stepping) after \d")
+"""Everything was right, later than it has to be on a machine that does nothing else."""
+
 _CONFIRMED_S = 15.0
 """How long the cluster may take to say what the job has said already."""
 

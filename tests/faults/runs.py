@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from statistics import median
 
-from tests.faults.invariants import Seen
+from tests.faults.invariants import LATE, Seen
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "faults" / "results"
 _JUDGED = ("tony", "appmaster", "executor", "tests/faults")
@@ -61,6 +61,12 @@ class Run:
     def right(self) -> bool:
         """Whether everything was as it has to be."""
         return not self.seen.violations and not self.seen.leftovers
+
+    @property
+    def only_late(self) -> bool:
+        """Whether nothing was wrong but a time limit."""
+        found = self.seen.violations
+        return bool(found) and not self.seen.leftovers and all(LATE.match(one) for one in found)
 
     @property
     def told(self) -> str:
@@ -128,7 +134,8 @@ def summary(runs: Sequence[Run]) -> str:
     texts = [s.text_right for s in seen if s.text_right is not None]
     share = f"{100 * sum(texts) / len(texts):.1f} %" if texts else "-"
     return (
-        f"{len({run.key for run in runs})} faults, {len(runs)} runs, {sum(not run.right for run in runs)} not right; "
+        f"{len({run.key for run in runs})} faults, {len(runs)} runs, {sum(not run.right for run in runs)} not right "
+        f"(only later than allowed: {sum(run.only_late for run in runs)}); "
         f"wrong final states or reasons {sum(s.wrong_end for s in seen)}; root text right {share} of {len(texts)}; "
         f"leftovers {sum(len(s.leftovers) for s in seen)}; "
         f"{sum(run.seconds for run in runs) / 60:.0f} job minutes"

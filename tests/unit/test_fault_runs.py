@@ -50,7 +50,12 @@ def test_every_run_that_was_not_right_is_told_with_its_seed() -> None:
 
 def test_the_summary_counts_wrong_ends_leftovers_and_texts() -> None:
     said = summary([run(1), run(2, violation="exit code 1"), run(3, left="process 7")])
-    assert "3 runs, 2 not right" in said
+    assert "3 runs, 2 not right (only later than allowed: 0)" in said
+    late = [
+        run(1, violation="detected after 2.4 s, allowed 2.0 s"),
+        run(2, violation="stepping after None s, allowed"),
+    ]
+    assert "2 not right (only later than allowed: 1)" in summary(late)
     assert "reasons 1" in said and "66.7 % of 3" in said and "leftovers 1" in said
 
 
