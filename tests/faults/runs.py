@@ -6,6 +6,7 @@ is about; of several runs of one fault with one seed the last one counts.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import time
@@ -24,14 +25,18 @@ _JUDGED = ("tony", "appmaster", "executor", "tests/faults")
 
 @cache
 def version() -> str:
-    """The last commit that changed the product or its faults, with a + for what is not committed; unknown: ``?``."""
+    """A number of what the product and its faults contain, in whatever history; with a + for what is not committed.
+
+    ``?`` where git does not tell.
+    """
 
     def git(*words: str) -> str:
-        command = ["git", "-C", str(RESULTS.parents[2]), *words, "--", *_JUDGED]
+        command = ["git", "-C", str(RESULTS.parents[2]), *words, *_JUDGED]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
 
     try:
-        return git("log", "-1", "--format=%h") + ("+" if git("status", "--porcelain") else "")
+        content = hashlib.sha256(git("ls-tree", "HEAD").encode()).hexdigest()[:7]
+        return content + ("+" if git("status", "--porcelain", "--") else "")
     except (OSError, subprocess.SubprocessError):
         return "?"
 
@@ -147,10 +152,11 @@ def circumstances(runs: Sequence[Run]) -> str:
     days = sorted({time.strftime("%Y-%m-%d", time.gmtime(run.at)) for run in runs})
     cores = "/".join(str(count) for count in sorted({run.cores for run in runs if run.cores})) or "?"
     loads = [run.load for run in runs]
-    versions = ", ".join(f"{name or '?'} ({count})" for name, count in Counter(run.version for run in runs).items())
+    each = Counter((time.strftime("%Y-%m-%d", time.gmtime(run.at)), run.version or "?") for run in runs)
+    versions = ", ".join(f"{name} of {day} ({count})" for (day, name), count in sorted(each.items()))
     return (
         f"{days[0]}{'' if len(days) == 1 else f' to {days[-1]}'}, {cores} cores, load {median(loads):.1f} (median), "
-        f"{max(loads):.1f} (most); runs by version: {versions}"
+        f"{max(loads):.1f} (most); runs by content of the product: {versions}"
     )
 
 

@@ -73,5 +73,6 @@ def test_of_several_runs_of_a_fault_with_one_seed_the_last_one_counts(tmp_path: 
 def test_runs_of_another_version_can_be_seen() -> None:
     runs = [replace(run(1), version="abc", cores=2), replace(run(2), version="abc", cores=2), run(3)]
     assert circumstances(runs) == (
-        "1970-01-01, 2 cores, load 2.0 (median), 2.0 (most); runs by version: abc (2), ? (1)"
+        "1970-01-01, 2 cores, load 2.0 (median), 2.0 (most); runs by content of the product: "
+        "? of 1970-01-01 (1), abc of 1970-01-01 (2)"
     )
