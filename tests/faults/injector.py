@@ -41,7 +41,7 @@ if [ -e "$clock" ]; then
   export LD_PRELOAD={folder}/clock.so FAULTS_CLOCK="$clock"
 fi
 if [ -e {folder}/host-$TONY_TASK ]; then TONY_HOST=$(cat {folder}/host-$TONY_TASK); export TONY_HOST; fi
-if [ -d {folder}/path ]; then export PATH={folder}/path:"$PATH"; fi
+if [ -d {folder}/path ]; then export PATH={folder}/path:"$PATH" TONY_GPUS=1; fi
 if [ "$last" = executor ]; then
   name="$TONY_TASK-$TONY_INCARNATION"
   printf %s "$TONY_AM_ADDRESS" > {folder}/master.new && mv {folder}/master.new {folder}/master
@@ -101,7 +101,7 @@ class Scene:
 
     @property
     def path(self) -> Path:
-        """First in the PATH of executors where it exists; only with `wrapped`."""
+        """First in the PATH of executors where it exists, which then have a GPU; only with `wrapped`."""
         return self.folder / "path"
 
     @property
