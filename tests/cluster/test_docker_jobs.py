@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from command_line import Tony, user_of, wait_for
+from private_registry import AUTH, PASSWORD, PrivateRegistry, private_registry
 
-from tony.localcluster.cluster import ClusterSettings, LocalCluster
+from tony.hadoop import HadoopConf
+from tony.localcluster.cluster import ClusterSettings, LocalCluster, user_name
 from tony.packaging.runtime import this_python
+from tony.storage import Storage
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -26,7 +31,7 @@ ENGINE_S = 30.0
 LATE_S = 27.0
 """Between the end of a container that succeeds and its end in YARN's eyes: nine pauses of 3 s."""
 POLICY = """\
-trusted-registries = local
+trusted-registries = local, {registry}
 networks = host
 ro-mounts = /etc/passwd, /etc/group, {shared}
 rw-mounts =
@@ -94,9 +99,21 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def docker_cluster(images: None, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+def registry(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRegistry]:
+    """A registry with the same image that wants a password."""
+    saved = tmp_path_factory.mktemp("registry") / "image.tar"
+    assert docker("save", "--output", str(saved), IMAGE).returncode == 0
+    with private_registry(saved) as found:
+        yield found
+    docker("rmi", "--force", f"{found.name}/team/private:1")
+
+
+@pytest.fixture(scope="module")
+def docker_cluster(
+    registry: PrivateRegistry, shared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalCluster]:
     policy = tmp_path_factory.mktemp("policy") / "policy"
-    policy.write_text(POLICY.format(shared=shared))
+    policy.write_text(POLICY.format(shared=shared, registry=registry.name))
     cluster = LocalCluster(tmp_path_factory.mktemp("docker-yarn"))
     settings = ClusterSettings(nodes=1, memory_mb=6144, vcores=32, docker=True, docker_policy=str(policy))
     try:
@@ -144,6 +161,34 @@ def test_a_job_trains_in_an_image_and_is_over_when_its_tasks_are(tony: Tony, sha
 def test_a_task_keeps_its_exit_code(tony: Tony) -> None:
     code, document = tony.begin("exit_3.py", flags=flags()).result()
     assert (code, document["reason"], document["first_failure"]["exit_code"]) == (100, "WORKER_EXIT", 3)
+
+
+def test_an_image_behind_a_password_is_pulled_and_the_password_stays_where_it_is(
+    tony: Tony, docker_cluster: LocalCluster, registry: PrivateRegistry
+) -> None:
+    image = f"{registry.name}/team/private:1"
+    base = HadoopConf.load(docker_cluster.conf_dir).storage_base(user_name())
+    with closing(Storage(base)) as storage:
+        storage.write("docker.json", registry.client_config().encode())
+        config = storage.url("docker.json")
+    # This machine's Docker has not got the image, so that nobody but the node knows its PATH.
+    given = ("--workers", "1", "--image-python", this_python())
+    code, found = tony.begin("exit_0.py", flags=flags(image, *given)).result()
+    assert (code, found["reason"]) == (100, "BAD_IMAGE")
+    assert "the registry wants a password" in found["message"]
+
+    given += ("--docker-client-config", config, "--docker-user-names", "--docker-shm-size", "1g")
+    done = tony.submit("shows_container.py", flags=flags(image, *given))
+    assert done.returncode == 0, done.stderr
+    assert f"user {user_name()}, {len(pwd.getpwall())} names" in done.stderr
+    shared_memory = re.search(r"shared memory (\d+) MB", done.stderr)
+    assert shared_memory is not None and int(shared_memory[1]) >= 1024
+    application_id = json.loads(done.stdout)["application_id"]
+    told = done.stdout + done.stderr + tony.run("logs", application_id).stdout
+    kept = [path for place in ("logs", "data/nm1") for path in (docker_cluster.home / place).rglob("*")]
+    for secret in (PASSWORD, AUTH):
+        assert secret not in told
+        assert [path for path in kept if path.is_file() and secret.encode() in path.read_bytes()] == []
 
 
 def test_a_killed_job_saves_within_its_grace_and_leaves_no_container(tony: Tony) -> None:

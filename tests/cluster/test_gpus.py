@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has an nvidia-smi of its own"),
 ]
 
+README = (Path(__file__).parents[2] / "README.md").read_text()
 DEVICES = 32
 SMI = f"""#!/bin/sh
 case "$1" in
@@ -30,7 +32,7 @@ esac
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """Two nodes with 16 counted GPUs each."""
+    """Two nodes with 16 counted GPUs each, and as much memory on paper as the README's job asks for."""
     programs = tmp_path_factory.mktemp("programs")
     (programs / "nvidia-smi").write_text(SMI)
     (programs / "nvidia-smi").chmod(0o755)
@@ -38,7 +40,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with pytest.MonkeyPatch.context() as here:
         here.setenv("PATH", f"{programs}:{os.environ['PATH']}")
         try:
-            own.start(ClusterSettings(nodes=2, memory_mb=24576, vcores=64, gpus=DEVICES))
+            own.start(ClusterSettings(nodes=2, memory_mb=160 * 1024, vcores=64, gpus=DEVICES))
             yield own
         finally:
             own.stop()
@@ -57,15 +59,23 @@ def tony(cluster: LocalCluster, tmp_path: Path) -> Tony:
 
 def test_eight_workers_with_four_gpus_each_get_32_different_ones(tony: Tony) -> None:
     (tony.folder / "train.py").write_text((JOBS / "shows_gpus.py").read_text())
-    done = tony.run("--json", "submit", "--workers", "8", "--gpus", "4", "--venv", "none", "train.py", timeout_s=200)
+    as_in_the_readme = next(
+        line for line in README.splitlines() if line.startswith("tony submit --workers 8 --gpus 4")
+    )
+    done = tony.run("--json", *shlex.split(as_in_the_readme, comments=True)[1:], timeout_s=200)
     assert done.returncode == 0, done.stderr
     said = re.findall(r"rank (\d) local 0 devices (\S+)", done.stdout + done.stderr)
     assert sorted(rank for rank, _ in said) == [str(rank) for rank in range(8)]
     assert {len(devices.split(",")) for _, devices in said} == {4}
     assert len({device for _, devices in said for device in devices.split(",")}) == DEVICES
-    tasks = json.loads(done.stdout.splitlines()[-1])["tasks"]
+    document = json.loads(done.stdout.splitlines()[-1])
+    tasks = document["tasks"]
     assert [len(task["gpus"]) for task in tasks] == [4] * 8
     assert tasks[0]["gpus"][0].startswith("GPU ")
+    heads, *rows = tony.run("status", document["application_id"]).stdout.strip().splitlines()[-9:]
+    column = heads.split().index("GPUS") - len(heads.split())
+    numbers = [number for row in rows for number in row.split()[column].split(",")]
+    assert sorted(numbers, key=int) == [str(number) for number in range(DEVICES)]
 
 
 def test_one_process_for_each_gpu_and_none_for_those_without(tony: Tony) -> None:
