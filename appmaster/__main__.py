@@ -101,7 +101,9 @@ async def _run(here: Path, environment: AppMasterEnvironment, record: JobRecord,
         loop.service = service
         if framework(record.spec.framework).rendezvous:
             rendezvous = Rendezvous(record.spec, secrets.owner_key)
-            service.meeting = Meeting(rendezvous, service.addresses, environment.host)
+            service.meeting = Meeting(rendezvous, service.addresses, environment.host, clock, loop.feed)
+            if kept is not None and kept.attempt == environment.attempt:
+                rendezvous.reopen(machine.last_release())
             await _meet(service.meeting, here / _MEETING_PORT_FILE, environment.host)
         server = AppMasterServer(service, service, credentials, secrets.owner_key)
         port = await _listen(server, here / _PORT_FILE, environment.host, _PORT_S)

@@ -70,6 +70,10 @@ class Attendance(ABC):
         """A task failed; its container may live."""
 
     @abstractmethod
+    def _begin_anew(self, record: TaskRecord) -> None:
+        """Its user process is to be started again in the present generation, which is not released yet."""
+
+    @abstractmethod
     def _on_held(self) -> None:
         """A container is ours."""
 
@@ -150,6 +154,12 @@ class Attendance(ABC):
         if record is not None and fact.generation == self.generation:
             self.marks.setdefault("first_output", self._wall())
 
+    def _on_can_live_on(self, fact: on.CanLiveOn) -> None:
+        record = self._heard(fact.identity)
+        if record is not None and record.state is TaskState.RUNNING:
+            record.doors[fact.number] = (fact.port, fact.key)
+            self._out.append(do.SaveState(soon=True))
+
     def _on_user_ended(self, fact: on.UserEnded) -> None:
         record = self._heard(fact.identity)
         if record is None:
@@ -227,6 +237,12 @@ class Attendance(ABC):
             return
         if record.state not in (TaskState.RUNNING, TaskState.REGISTERED):
             return
+        kept = record.ports is not None and record.ports.kept and record.state is TaskState.REGISTERED
+        if kept and self.state is JobState.RESTARTING:
+            # It was to live on, and has ended before the others were there: it begins anew, with them.
+            record.doors = {}
+            self._begin_anew(record)
+            return
         record.report = report
         self.marks["last_exit"] = self._wall()
         if self.state is JobState.STOPPING:
@@ -239,17 +255,18 @@ class Attendance(ABC):
             return
         self._fail(record, failure_of_report(record, report, self._wall()))
 
-    def _user_stopped(self, record: TaskRecord) -> None:
+    def _user_stopped(self, record: TaskRecord, kept: bool = False) -> None:
         """Only a stop that was asked for counts: a repeated answer must not touch the next generation's process."""
         if record.user_stop_deadline is not None:
             record.user_stop_deadline = None
             if record.state in (TaskState.RUNNING, TaskState.SUCCEEDED):
-                record.move(TaskState.REGISTERED, "user process stopped for the next generation", self._now)
+                why = "its user process lives on" if kept else "user process stopped for the next generation"
+                record.move(TaskState.REGISTERED, why, self._now)
 
     def _prepared(self, record: TaskRecord, ports: on.Ports) -> None:
         if ports.generation == self.generation:
-            # Whoever is ready for the next generation has no process of the one before.
-            self._user_stopped(record)
+            # Whoever is ready for the next generation has no process of the one before, or one that is to go on.
+            self._user_stopped(record, ports.kept)
             record.ports = ports
             self._may_release = True
 
@@ -329,6 +346,7 @@ TASK_HANDLERS: dict[type, Callable[[Any, Any], None]] = {
     on.Prepared: Attendance._on_prepared,
     on.Beaten: Attendance._on_beaten,
     on.UserStarted: Attendance._on_user_started,
+    on.CanLiveOn: Attendance._on_can_live_on,
     on.UserEnded: Attendance._on_user_ended,
     on.UserStopped: Attendance._on_user_stopped,
     on.Departed: Attendance._on_departed,

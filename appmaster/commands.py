@@ -63,6 +63,17 @@ class SayStopUser:
 
 
 @dataclass(frozen=True)
+class SayLiveOn:
+    """Keep the user process; be ready to go on with it in `next_generation`. If it has ended, as `SayStopUser`."""
+
+    identity: Identity
+    generation: int
+    next_generation: int
+    grace_s: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class SayLeave:
     """End the user process if there is one, then the executor."""
 
@@ -141,6 +152,7 @@ Command = (
     | SayRefused
     | SayRelease
     | SayStopUser
+    | SayLiveOn
     | SayLeave
     | SayResultAck
     | SayBeatNow

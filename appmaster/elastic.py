@@ -1,8 +1,9 @@
 """How many tasks the gang has: it may start smaller, grow when there is room, and be resized while it runs.
 
 One role of the job may be elastic: between `min_instances` and `max_instances`. The world changes with a generation
-only: everybody is stopped politely and released again with the new cluster spec. A task beyond the present size is a
-*candidate* until a generation takes it in: its container is asked for and prepared while the others train on.
+only: everybody is stopped politely, unless its process can live on, and released again with the new cluster spec.
+A task beyond the present size is a *candidate* until a generation takes it in: its container is asked for and
+prepared while the others train on.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class Elastic(Placement):
         self.joined_at = now
 
     @abstractmethod
-    def _next_generation(self, why: str, reason: str) -> None:
-        """Stop every user process of the stage and gather the gang again."""
+    def _next_generation(self, why: str, reason: str, keep: bool = True) -> None:
+        """Stop every user process of the stage, but for those that can live on, and gather the gang again."""
 
     # Who belongs to it ----------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from appmaster.watching import Watching
 from tony.containers import EndCause
 from tony.events import EventKind
 from tony.snapshot import Failure, Verdict
-from tony.spec import JobSpec, TaskId
+from tony.spec import ClusterSpec, Endpoint, JobSpec, TaskId
 from tony.state import JobState, Reason, TaskState
 from tony.units import format_duration
 
@@ -231,27 +231,39 @@ class JobMachine(Elastic, Watching):
         if root.reason is Reason.STRAGGLER:
             # It lives; the others keep their containers, this one does not.
             self._replace(self.tasks[TaskId.parse(root.task)])
-        self._next_generation(f"after {root.task} {root.reason.value}", "the gang is restarted")
+        why = f"after {root.task} {root.reason.value}"
+        self._next_generation(why, "the gang is restarted", keep=root.reason is not Reason.HUNG)
         self._note_restart()
 
-    def _next_generation(self, why: str, reason: str) -> None:
+    def _next_generation(self, why: str, reason: str, keep: bool = True) -> None:
+        """Stop every user process of the stage, but for those that can live on, and gather the gang again.
+
+        `keep`: whether those are to; nobody knows which process of a job that hangs is the cause.
+        """
         self.generation += 1
         self._move(JobState.RESTARTING, f"generation {self.generation} {why}")
         self.gang_deadline = self._now + self.job.times.gang_s
         for record in self.stages.records(self.stage):
             if self._role_of[record.task.role].sidecar:
                 continue
-            self._restart_task(record, reason)
+            self._restart_task(record, reason, keep)
         self._out.append(do.SaveState())
 
-    def _restart_task(self, record: TaskRecord, reason: str) -> None:
+    def _begin_anew(self, record: TaskRecord) -> None:
+        self._restart_task(record, "it ended before the others were there", keep=False)
+
+    def _restart_task(self, record: TaskRecord, reason: str, keep: bool) -> None:
         if record.state.live and record.ended is None and self._is_on_excluded_node(record):
             self._replace(record)
         elif record.state.live and record.ended is None and record.connected:
-            grace_s = self.job.times.stop_grace_s
+            before, after, grace_s = self.generation - 1, self.generation, self.job.times.stop_grace_s
+            if keep and record.can_live_on(self._role_of[record.task.role].procs_per_task):
+                self._out.append(do.SayLiveOn(record.identity, before, after, grace_s, reason))
+            else:
+                record.doors = {}
+                self._out.append(do.SayStopUser(record.identity, before, after, grace_s, reason))
             record.next_generation()
             record.user_stop_deadline = self._now + grace_s + _FINISH_MARGIN_S
-            self._out.append(do.SayStopUser(record.identity, self.generation - 1, self.generation, grace_s, reason))
         elif record.state in (TaskState.REQUESTED, TaskState.HELD):
             record.next_generation()
         elif not record.state.live or record.ended is not None:
@@ -298,6 +310,8 @@ class JobMachine(Elastic, Watching):
             return
         for record in ready:
             record.fences.clear()
+            if record.ports is None or not record.ports.kept:
+                record.started_in, record.doors = self.generation, {}
             self._task_event(record, TaskState.RUNNING, f"released in generation {self.generation}")
         # The state is kept first: a process started again must know who was let go.
         self._out.append(do.SaveState())
@@ -306,6 +320,14 @@ class JobMachine(Elastic, Watching):
             alone = self._role_of[record.task.role].sidecar
             cluster = self.stages.cluster(self.stage, self.generation, record) if alone else gang
             self._out.append(do.SayRelease(record.identity, cluster, self.budget.clashes == 0))
+
+    def last_release(self) -> ClusterSpec:
+        """Those of the gang whose user processes were started, and when; for a restart of this process."""
+        there = [record for record in self.stages.gang(self.stage) if record.started_in and record.state.live]
+        nowhere = Endpoint("", 0)
+        return ClusterSpec(
+            self.generation, {r.task: r.endpoint or nowhere for r in there}, {r.task: r.started_in for r in there}
+        )
 
     def _next_stage(self) -> None:
         if self.stages.is_last(self.stage):

@@ -1,7 +1,7 @@
 """The rendezvous over HTTP, as gloo's client speaks it: one small request on each connection, everything bounded.
 
 There is no TLS in that client. What protects the store: only addresses from which a live executor is connected are
-heard at all, and a path that does not begin with an invitation (a MAC of generation and rank) is refused.
+heard at all, and a path that does not begin with an invitation (a MAC of task and generation) is refused.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ import contextlib
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from appmaster.rendezvous import Denied, Guest, Rendezvous
+from appmaster import stimuli as on
+from appmaster.notice import read_door, tell
+from appmaster.rendezvous import PLACES, Denied, Guest, Rendezvous
 from appmaster.tasks import TaskRecord
+from tony.clock import Clock
 from tony.containers import Identity
 from tony.spec import ClusterSpec, TaskId
 
@@ -24,6 +28,8 @@ _REQUEST_S = 10.0
 """For the whole request to arrive, and for the answer to be taken."""
 _HOLD_S = 1.0
 """How long the question for an address that is not there yet is kept open. Gloo asks again after 10 ms."""
+_TOGETHER_S = 600.0
+"""How long a process waits for all the others, those that are started meanwhile included."""
 _HEAD_BYTES = 4096
 _SPARE_CONNECTIONS = 32
 _CONNECTIONS_FOR_A_RANK = 4
@@ -53,6 +59,10 @@ class Addresses:
         incarnation, address = self._known.get(task, (0, ""))
         return address if record and record.state.live and record.incarnation == incarnation else None
 
+    def record(self, task: TaskId) -> TaskRecord:
+        """What is known of it. Raises KeyError."""
+        return self._tasks[task]
+
     def has(self, address: str) -> bool:
         """Whether a task of this job is, or was, there."""
         if self._all is None:
@@ -63,8 +73,18 @@ class Addresses:
 class Meeting:
     """The HTTP server for the ranks of one job; it listens at `host`, under which tasks find the master."""
 
-    def __init__(self, rendezvous: Rendezvous, addresses: Addresses, host: str) -> None:
+    def __init__(
+        self,
+        rendezvous: Rendezvous,
+        addresses: Addresses,
+        host: str,
+        clock: Clock,
+        feed: Callable[[on.Stimulus], None],
+    ) -> None:
         self._rendezvous = rendezvous
+        self._clock = clock
+        self._feed = feed
+        rendezvous.gathering.on_complete(self._tell_the_first)
         self._addresses = addresses
         self._host = host
         self._server: asyncio.Server | None = None
@@ -137,8 +157,13 @@ class Meeting:
     async def _answer(self, reader: asyncio.StreamReader, address: str) -> tuple[int, bytes]:
         try:
             method, guest, value = await asyncio.wait_for(self._read(reader, address), _REQUEST_S)
+            if guest.local_rank is not None:
+                return await self._elastic(method, guest, guest.local_rank, value, reader)
             if method == b"PUT":
                 self._rendezvous.put(guest, value)
+                number = self._rendezvous.coming(guest)
+                if number is not None:
+                    await self._together(self._rendezvous.gathering.come, guest.task, number, reader)
             elif method == b"DELETE":
                 self._rendezvous.delete(guest)
             else:
@@ -190,6 +215,59 @@ class Meeting:
             raise Denied(410, "another generation was released")
         future.cancel()
         return self._rendezvous.get(guest)
+
+    async def _elastic(
+        self, method: bytes, guest: Guest, number: int, value: bytes, reader: asyncio.StreamReader
+    ) -> tuple[int, bytes]:
+        """A process that can live on: it tells so, or asks for its place in the release that is to come."""
+        if method == b"GET" and guest.path[0] == PLACES:
+            ask = self._rendezvous.gathering.ask
+            return 200, (await self._together(ask, guest.task, number, reader)).encode()
+        if method != b"PUT" or guest.path[0] == PLACES:
+            raise Denied(403, "not a key that Horovod asks for")
+        door = read_door(value)
+        if door is None:
+            raise Denied(400, "not what Horovod says")
+        self._feed(on.CanLiveOn(self._addresses.record(guest.task).identity, number, *door))
+        return 200, b""
+
+    async def _together(
+        self,
+        begin: Callable[[TaskId, int, asyncio.Future[str]], None],
+        task: TaskId,
+        number: int,
+        reader: asyncio.StreamReader,
+    ) -> str:
+        """The place of a process, when all the others are there; `begin` says that it waits. Raises Denied."""
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        begin(task, number, answer)
+        # It sends nothing more; what comes is its end.
+        ended = asyncio.ensure_future(reader.read(1))
+        waited: list[asyncio.Future[Any]] = [answer, ended]
+        try:
+            await asyncio.wait(waited, timeout=_TOGETHER_S, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done() or answer.cancelled():
+                raise Denied(410, f"no meeting for {task} in this generation")
+            return answer.result()
+        finally:
+            ended.cancel()
+            self._rendezvous.gathering.withdraw(task, number, answer)
+
+    def _tell_the_first(self) -> None:
+        """New ones are at the door, and those who live on train on: rank 0 is told, and tells the others."""
+        task = self._rendezvous.gathering.first()
+        door = self._addresses.record(task).doors.get(0) if task is not None else None
+        address = self._addresses.of(task) if task is not None else None
+        if door is not None and address is not None:
+            work = asyncio.get_running_loop().create_task(self._knock(address, *door))
+            self._open.add(work)
+            work.add_done_callback(self._open.discard)
+
+    async def _knock(self, address: str, port: int, key: str) -> None:
+        try:
+            await tell(address, port, key, self._clock.wall())
+        except (OSError, asyncio.TimeoutError) as error:
+            _log.warning("rendezvous: rank 0 at %s is not told of new ones: %s", address, error)
 
     def _tell(self, address: str, why: str) -> None:
         if self._denials < _TOLD_DENIALS:

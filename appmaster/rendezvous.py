@@ -4,7 +4,9 @@ What Horovod's gloo writes: its own number in each of three *scopes* (``global``
 ``cross_<local rank>``) as ``<n>`` and ``rank_<n>``, and the same again for every set of processes, whose scope has
 a suffix. Nobody else is asked for anything: other scopes are refused, a key belongs to the task that wrote it first,
 and when the next generation is released nothing of the one before is left, nor welcome. The processes of one
-task share its invitation.
+task share its invitation, which is good for as long as its user process lives.
+
+Processes that live on come to each release through the `appmaster.gathering`, and have no part in it before.
 """
 
 from __future__ import annotations
@@ -12,19 +14,23 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-import zlib
 from asyncio import Future
 from collections import Counter
 from dataclasses import dataclass
 
+from appmaster.gathering import Gathering
 from tony.frameworks.horovod import Place, place
 from tony.spec import ClusterSpec, JobSpec, TaskId
 
-_INVITATION = re.compile(r"([0-9a-f]{1,8}-[0-9a-f]{8})\.([0-9]{1,6})\.([0-9a-f]{32})(?::[0-9]{1,5})?", re.ASCII)
+_INVITATION = re.compile(r"([0-9a-f]{1,8})\.([0-9]{1,6})\.([0-9a-f]{32})(?::[0-9]{1,5})?", re.ASCII)
 _KEY = re.compile(r"(rank_)?(0|[1-9][0-9]{0,5})", re.ASCII)
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,5}", re.ASCII)
 _SUFFIX = re.compile(r"[0-9a-f]{1,16}", re.ASCII)
 _SET = "_process_set_hash_"
+
+PLACES, DOORS = "rank_and_size", "worker_addresses"
+"""Scopes of Horovod's elastic mode: where a process that lives on asks for its new place, and where it tells how it
+is to be told that there is one. Their keys are ``<host>:<local rank>``."""
 
 _KEYS_OF_ONE = 600
 """Of each process: six for each set of processes; Horovod makes one of its own."""
@@ -46,13 +52,16 @@ class Denied(Exception):
 class Guest:
     """Who asks, by its invitation, and for which key of its release; whether that is one of its own.
 
-    In a set of processes, whose numbers only its members know, that is everyone's who comes first.
+    In a set of processes, whose numbers only its members know, that is everyone's who comes first. `local_rank` is
+    that of the process in the scopes of the elastic mode, else None; `since` the generation of its start.
     """
 
     task: TaskId
     place: Place
     path: tuple[str, str]
     may_write: bool
+    since: int
+    local_rank: int | None = None
 
 
 class Rendezvous:
@@ -61,9 +70,11 @@ class Rendezvous:
     def __init__(self, job: JobSpec, secret: str) -> None:
         self._job = job
         self._secret = secret.encode()
+        self._numbers = {task: number for number, task in enumerate(job.possible_tasks())}
+        self._tasks = job.possible_tasks()
         self._cluster: ClusterSpec | None = None
-        self._release = ""
-        self._guests: dict[int, tuple[TaskId, Place]] = {}
+        self._places: dict[TaskId, Place] = {}
+        self.gathering = Gathering()
         self._size = 0
         self._values: dict[tuple[str, str], tuple[int, bytes]] = {}
         self._waiting: dict[tuple[str, str], list[Future[None]]] = {}
@@ -85,22 +96,35 @@ class Rendezvous:
 
         The first invitation to a new release forgets everything about the one before.
         """
-        own = place(task, cluster, self._job)
-        if own is None:
+        if place(task, cluster, self._job) is None:
             return ""
-        if cluster is not self._cluster:
-            self._open(cluster)
-        return f"{self._release}.{own.rank}.{self._mac(self._release, own.rank)}"
+        self.open(cluster)
+        since, number = cluster.since(task), self._numbers[task]
+        return f"{since:x}.{number}.{self._mac(since, number)}"
 
-    def _open(self, cluster: ClusterSpec) -> None:
-        guests = {own.rank: (task, own) for task in cluster.tasks if (own := place(task, cluster, self._job))}
-        names = ",".join(str(task) for task, _ in guests.values())
-        release = f"{cluster.generation:x}-{zlib.crc32(names.encode()):08x}"
-        self._cluster = cluster
-        if release == self._release:
+    def open(self, cluster: ClusterSpec) -> None:
+        """That is the newest release. Said again, it changes nothing."""
+        if cluster is self._cluster:
             return
-        self._release, self._guests = release, guests
-        self._size = next((own.size for _, own in guests.values()), 0)
+        places = {task: own for task in cluster.tasks if (own := place(task, cluster, self._job))}
+        before, self._cluster = self._cluster, cluster
+        if before is not None and before.generation == cluster.generation and places.keys() == self._places.keys():
+            return
+        self._places = places
+        self._size = next((own.size for own in places.values()), 0)
+        self.forget_all()
+        lives_on = frozenset(task for task in places if cluster.since(task) < cluster.generation)
+        self.gathering.open(places, lives_on, self.forget_all)
+
+    def reopen(self, cluster: ClusterSpec) -> None:
+        """After a restart of this process: that was the newest release. What its ranks had left here is lost."""
+        self._cluster = ClusterSpec(0, cluster.endpoints, {task: cluster.since(task) for task in cluster.tasks})
+        self._places = {task: own for task in cluster.tasks if (own := place(task, self._cluster, self._job))}
+        self._size = next((own.size for own in self._places.values()), 0)
+        self.gathering.reopen(self._places, self.forget_all)
+
+    def forget_all(self) -> None:
+        """Whoever meets now has not met before."""
         self._values.clear()
         self._count.clear()
         self._bytes = 0
@@ -109,27 +133,41 @@ class Rendezvous:
                 future.cancel()
         self._waiting.clear()
 
+    @staticmethod
+    def coming(guest: Guest) -> int | None:
+        """The number in its task of the process that comes to the others with that key; None for any other key."""
+        scope, key = guest.path
+        return int(key) - guest.place.rank if scope == "global" and key.isdigit() else None
+
     def guest(self, path: str) -> Guest:
         """Who asks for this path, ``/<invitation>[:port]/<scope>/<key>``. Raises Denied."""
         parts = path.split("/")
         match = _INVITATION.fullmatch(parts[1]) if len(parts) == 4 and not parts[0] else None
         if match is None:
             raise Denied(403, "no invitation")
-        release, rank = match[1], int(match[2])
-        if not hmac.compare_digest(match[3], self._mac(release, rank)):
+        since, number = int(match[1], 16), int(match[2])
+        if not hmac.compare_digest(match[3], self._mac(since, number)) or number >= len(self._tasks):
             raise Denied(403, "a forged invitation")
-        if release != self._release or rank not in self._guests:
+        task = self._tasks[number]
+        own = self._places.get(task)
+        if own is None or self._cluster is None or self._cluster.since(task) != since:
             raise Denied(410, "an invitation of another generation")
-        task, own = self._guests[rank]
         scope, key = parts[2], parts[3]
+        if scope in (PLACES, DOORS):
+            host, _, local_rank = key.rpartition(":")
+            if host != own.host or not _NUMBER.fullmatch(local_rank) or int(local_rank) >= own.processes:
+                raise Denied(403, "the place of another")
+            return Guest(task, own, (scope, key), scope == DOORS, since, int(local_rank))
+        if self.gathering.is_outside(task):
+            raise Denied(410, "it has not asked for its place in this generation")
         base, suffixed, suffix = scope.partition(_SET)
-        number = _KEY.fullmatch(key)
+        found = _KEY.fullmatch(key)
         room = _room(base, own)
-        if room is None or (suffixed and not _SUFFIX.fullmatch(suffix)) or number is None:
+        if room is None or (suffixed and not _SUFFIX.fullmatch(suffix)) or found is None:
             raise Denied(403, "not a key that gloo asks for")
-        if int(number[2]) >= room[1]:
+        if int(found[2]) >= room[1]:
             raise Denied(403, "a rank that does not exist")
-        return Guest(task, own, (scope, key), may_write=bool(suffixed) or int(number[2]) in room[0])
+        return Guest(task, own, (scope, key), bool(suffixed) or int(found[2]) in room[0], since)
 
     def get(self, guest: Guest) -> bytes | None:
         """The value, or None while there is none."""
@@ -180,8 +218,8 @@ class Rendezvous:
             self._count[guest.place.rank] -= 1
             self._bytes -= len(found[1])
 
-    def _mac(self, release: str, rank: int) -> str:
-        text = f"rendezvous {release} {rank}".encode()
+    def _mac(self, since: int, number: int) -> str:
+        text = f"rendezvous {since} {number}".encode()
         return hmac.new(self._secret, text, hashlib.sha256).hexdigest()[:32]
 
 

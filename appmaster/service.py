@@ -142,6 +142,14 @@ class Service:
                 reason=command.reason,
             )
             self._send(command.identity, ToExecutor(stop_user=stop))
+        elif isinstance(command, do.SayLiveOn):
+            live_on = messages.LiveOn(
+                generation=command.generation,
+                next_generation=command.next_generation,
+                grace_s=command.grace_s,
+                reason=command.reason,
+            )
+            self._send(command.identity, ToExecutor(live_on=live_on))
         elif isinstance(command, do.SayLeave):
             leave = messages.Leave(grace_s=command.grace_s, reason=command.reason)
             self._send(command.identity, ToExecutor(leave=leave))
@@ -279,7 +287,7 @@ def _archive(upload: Upload) -> messages.Archive:
 
 
 def _ports(ready: messages.Ready) -> on.Ports:
-    return on.Ports(ready.generation, ready.port, ready.tensorboard_port)
+    return on.Ports(ready.generation, ready.port, ready.tensorboard_port, ready.kept)
 
 
 def _report(result: messages.Result) -> on.ExitReport:

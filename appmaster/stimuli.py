@@ -71,11 +71,15 @@ class ExitReport:
 
 @dataclass(frozen=True)
 class Ports:
-    """The executor's workspace is ready and its ports are reserved, for this generation."""
+    """The executor's workspace is ready and its ports are reserved, for this generation.
+
+    `kept`: the user process of an earlier generation is still there and is to go on in this one.
+    """
 
     generation: int
     port: int
     tensorboard_port: int = 0
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,19 @@ class UserStarted:
 
     identity: Identity
     generation: int
+
+
+@dataclass(frozen=True)
+class CanLiveOn:
+    """A user process has said that it can go on when its peers change; how to tell it that they do.
+
+    `number` counts the processes of the task from 0; it listens at `port` for messages signed with `key`.
+    """
+
+    identity: Identity
+    number: int
+    port: int
+    key: str
 
 
 @dataclass(frozen=True)
@@ -219,6 +236,7 @@ Stimulus = (
     | Prepared
     | Beaten
     | UserStarted
+    | CanLiveOn
     | UserEnded
     | UserStopped
     | Departed

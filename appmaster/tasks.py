@@ -51,6 +51,10 @@ class TaskRecord:
     gpus: tuple[str, ...] = ()
     warning: str = ""
     """What is wrong with it although it runs."""
+    started_in: int = 0
+    """The generation in which its user process was started."""
+    doors: dict[int, tuple[int, str]] = field(default_factory=dict)
+    """Of its processes that can live on, by number: the port and key with which they are told that peers change."""
     story: list[str] = field(default_factory=list)
 
     @property
@@ -72,6 +76,10 @@ class TaskRecord:
     def endpoint(self) -> Endpoint | None:
         """Where the framework of this task listens, once ports are reserved."""
         return Endpoint(self.host, self.ports.port) if self.ports else None
+
+    def can_live_on(self, processes: int) -> bool:
+        """Whether its user process is there and can go on with other peers; it has so many processes."""
+        return len(self.doors) == processes and self.report is None and self.failure is None
 
     @property
     def shown_state(self) -> TaskState:
@@ -121,6 +129,7 @@ class TaskRecord:
         self.asked_at = self.held_at = self.heard_at = None
         self.ended_at = self.user_stop_deadline = None
         self.metrics, self.gpus, self.warning = {}, (), ""
+        self.doors = {}
 
     def next_generation(self) -> None:
         """Forget what the user process of the generation before did."""

@@ -371,9 +371,12 @@ class Executor:
         if not wanted or self._leaving:
             log.info("release of generation %d ignored", release.generation)
             return
-        assert self._workspace is not None and self._ports is not None
+        assert self._workspace is not None and self._ports is not None and self._ready is not None
         self._generation = release.generation
-        self._ready = None
+        kept, self._ready = self._ready.kept, None
+        if kept:
+            log.info("the user process goes on in generation %d", release.generation)
+            return
         self._forget_result()
         self._started_told = False
         run = self._run = UserRun(release.generation, self._ports, self._streams, self._reports, self.post)
@@ -407,7 +410,7 @@ class Executor:
 
     def _tell_started(self, run: UserRun) -> None:
         if run.pid and not self._started_told:
-            started = messages.Started(generation=run.generation, pid=run.pid)
+            started = messages.Started(generation=run.serves, pid=run.pid)
             self._started_told = self._tell(FromExecutor(started=started))
 
     def _on_gone(self, gone: UserGone) -> None:
@@ -421,6 +424,9 @@ class Executor:
 
     def _report_exit(self, run: UserRun) -> None:
         result = run.result()
+        if self._ready is not None and self._ready.kept:
+            # It was to live on; the master decides anew.
+            self._ready = None
         if self._stop is None and not self._leaving:
             self._give_result(result)
 
@@ -455,6 +461,28 @@ class Executor:
             self._tell_again()
         else:
             self._stopped(stop)
+
+    def _on_live_on(self, wish: messages.LiveOn) -> None:
+        run = self._run
+        if self._leaving or wish.next_generation <= self._generation:
+            return
+        if run is None or not run.running or self._preparing or self._stop is not None or self._ports is None:
+            self._on_stop_user(
+                messages.StopUser(
+                    generation=wish.generation,
+                    grace_s=wish.grace_s,
+                    reason=wish.reason,
+                    next_generation=wish.next_generation,
+                )
+            )
+            return
+        log.info("the user process lives on, for generation %d: %s", wish.next_generation, wish.reason)
+        run.serves = self._ready_for = wish.next_generation
+        main, tensorboard = self._ports.numbers
+        self._ready = messages.Ready(
+            generation=wish.next_generation, port=main, tensorboard_port=tensorboard, kept=True
+        )
+        self._tell(FromExecutor(ready=self._ready))
 
     def _stopped(self, stop: messages.StopUser) -> None:
         self._stop = None
@@ -494,6 +522,7 @@ _ANSWERS: dict[str, Callable[..., None]] = {
     "refused": Executor._on_refused,
     "release": Executor._on_release,
     "stop_user": Executor._on_stop_user,
+    "live_on": Executor._on_live_on,
     "leave": Executor._on_leave,
     "result_ack": Executor._on_result_ack,
     "send_output": Executor._on_send_output,

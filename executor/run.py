@@ -35,7 +35,11 @@ RunEvent = UserEvent | OutputEnded | PeersSilent
 
 
 class UserRun:
-    """Owned by the main thread; its threads post events, which come back to it through `take`."""
+    """Owned by the main thread; its threads post events, which come back to it through `take`.
+
+    `generation` is that of its start, by which its events are known. A process that lives on `serves` newer ones, and
+    its end is reported for that which it served last.
+    """
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class UserRun:
         post: Callable[[RunEvent], None],
     ) -> None:
         self.generation = generation
+        self.serves = generation
         self.pid = 0
         self.exited: UserExited | None = None
         self.over = False
@@ -121,7 +126,7 @@ class UserRun:
         """Its process may wait for its peers for ever; the master decides what becomes of it."""
         if self.running:
             self._cut_off = Result(
-                generation=self.generation,
+                generation=self.serves,
                 phase=Result.START,
                 reason=Reason.UNREACHABLE_PEER.value,
                 message=message,
@@ -130,7 +135,7 @@ class UserRun:
 
     def _cannot_start(self, message: str, reason: Reason) -> None:
         self._failed_start = Result(
-            generation=self.generation, phase=Result.START, exit_code=127, reason=reason.value, message=message
+            generation=self.serves, phase=Result.START, exit_code=127, reason=reason.value, message=message
         )
         self.result_due_at = time.monotonic()
 
@@ -176,7 +181,7 @@ class UserRun:
         )
         succeeded = diagnosis.reason is Reason.SUCCEEDED
         return Result(
-            generation=self.generation,
+            generation=self.serves,
             exit_code=exited.code,
             signal=exited.signal,
             reason="" if succeeded else diagnosis.reason.value,

@@ -389,15 +389,24 @@ class JobRecord:
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """What the tasks of one stage are told of each other: who is where, in rank order."""
+    """What the tasks of one stage are told of each other: who is where, in rank order.
+
+    `started` names the generation in which the user process of a task was started, for those whose process lives on
+    from an earlier one.
+    """
 
     generation: int
     endpoints: Mapping[TaskId, Endpoint]
+    started: Mapping[TaskId, int] = field(default_factory=dict)
 
     @property
     def tasks(self) -> tuple[TaskId, ...]:
         """The tasks in rank order."""
         return tuple(self.endpoints)
+
+    def since(self, task: TaskId) -> int:
+        """The generation in which the user process of that task was, or is, started."""
+        return self.started.get(task, self.generation)
 
     def rank(self, task: TaskId) -> int:
         """The place of the task among all tasks of its stage. Raises ValueError."""

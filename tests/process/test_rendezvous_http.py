@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import hmac
+import pickle
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -10,15 +14,18 @@ from contextlib import suppress
 import pytest
 
 from appmaster import meeting
+from appmaster import stimuli as on
 from appmaster.meeting import Addresses, Meeting
 from appmaster.rendezvous import Rendezvous
 from appmaster.tasks import TaskRecord
+from tony.clock import SystemClock
 from tony.containers import Identity
 from tony.spec import ClusterSpec, Endpoint, JobSpec, RoleSpec, TaskId
 from tony.state import TaskState
 
 JOB = JobSpec("a job", (RoleSpec("worker", ("train.py",), 2),), "horovod")
 HOST = "127.0.0.1"
+KEY = bytes(range(32))
 
 
 class Room:
@@ -29,7 +36,8 @@ class Room:
         self.addresses = Addresses(self.records)
         for task in JOB.tasks():
             self.addresses.learn(Identity(task, 1), HOST)
-        self.meeting = Meeting(Rendezvous(JOB, "secret"), self.addresses, HOST)
+        self.fed: list[on.Stimulus] = []
+        self.meeting = Meeting(Rendezvous(JOB, "secret"), self.addresses, HOST, SystemClock(), self.fed.append)
 
     async def open(self) -> None:
         self.port = await self.meeting.start(HOST)
@@ -74,8 +82,11 @@ def test_ranks_find_each_other() -> None:
     async def scenario(room: Room) -> None:
         waiting = asyncio.create_task(room.ask("GET", 1, "global/0"))
         assert await room.ask("GET", 1, "global/rank_0") == (404, b"")
-        assert await room.ask("PUT", 0, "global/0", b"\r\n\r\n\x00") == (200, b"")
+        coming = asyncio.create_task(room.ask("PUT", 0, "global/0", b"\r\n\r\n\x00"))
         assert await waiting == (200, b"\r\n\r\n\x00")
+        assert not coming.done()
+        assert await room.ask("PUT", 1, "global/1", b"me") == (200, b"")
+        assert await coming == (200, b"")
         assert await room.ask("DELETE", 0, "global/0") == (200, b"")
         assert await room.ask("GET", 1, "global/0") == (404, b"")
 
@@ -110,6 +121,10 @@ def test_who_is_not_where_a_live_container_is_gets_no_answer() -> None:
         (b"GET /global/0 HTTP/1.1\r\n\r\n", 403),
         (b"GET http://x{own}/global/0 HTTP/1.1\r\n\r\n", 400),
         (b"GET {own}/worker_addresses/worker-0:0 HTTP/1.1\r\n\r\n", 403),
+        (b"PUT {own}/worker_addresses/worker-0:0 HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", 400),
+        (b"PUT {own}/worker_addresses/worker-1:0 HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", 403),
+        (b"PUT {own}/rank_and_size/worker-0:0 HTTP/1.1\r\nContent-Length: 3\r\n\r\n1,1", 403),
+        (b"GET {own}/rank_and_size/worker-1:0 HTTP/1.1\r\n\r\n", 403),
         (b"PUT {own}/global/1 HTTP/1.1\r\nContent-Length: 1\r\n\r\na", 409),
         (b"GET /" + b"a" * 1000 + b" HTTP/1.1\r\n\r\n", 400),
         (b"GET {own}/global/0 HTTP/1.1\r\nX: " + b"a" * 10_000 + b"\r\n\r\n", 431),
@@ -175,5 +190,70 @@ def test_nothing_is_left_open_when_the_job_ends() -> None:
         writer.close()
         with pytest.raises(OSError):
             await asyncio.open_connection(HOST, room.port)
+
+    asyncio.run(main())
+
+
+def test_who_lives_on_is_told_of_new_ones_and_gets_its_place_when_all_are_there() -> None:
+    async def main() -> None:
+        room, told = Room(), asyncio.Event()
+        await room.open()
+        heard: list[bytes] = []
+
+        async def inbox(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heard.append(await reader.read())
+            writer.close()
+            told.set()
+
+        listener = await asyncio.start_server(inbox, HOST, 0)
+        port = listener.sockets[0].getsockname()[1]
+        first, second = JOB.tasks()
+        try:
+            said = base64.b64encode(pickle.dumps(({"lo": [(HOST, port)]}, KEY), protocol=5))
+            assert await room.ask("PUT", 0, "worker_addresses/worker-0:0", said) == (200, b"")
+            assert room.fed == [on.CanLiveOn(Identity(first, 1), 0, port, KEY.hex())]
+            room.records[first].doors[0] = (port, KEY.hex())
+            old = list(room.prefixes)
+            spec = ClusterSpec(2, {task: Endpoint(HOST, 4000) for task in JOB.tasks()}, {first: 1})
+            new = room.meeting.invite(second, spec)
+            room.prefixes[1] = "/" + new["rendezvous_address"].partition("/")[2]
+            assert (await room.ask("PUT", 0, "global/0", b"too early"))[0] == 410
+            assert not told.is_set()
+            coming = asyncio.create_task(room.ask("PUT", 1, "global/1", b"new"))
+            await asyncio.wait_for(told.wait(), 10)
+            message = heard[0]
+            assert hmac.new(KEY, message[36:], hashlib.sha256).digest() == message[:32]
+            assert b"HostsUpdatedRequest" in message and not coming.done()
+            assert room.prefixes[0] == old[0]
+            assert await room.ask("GET", 0, "rank_and_size/worker-0:0") == (200, b"0,2,0,1,0,2")
+            assert await coming == (200, b"")
+            assert await room.ask("PUT", 0, "global/0", b"now") == (200, b"")
+        finally:
+            listener.close()
+            await room.meeting.close()
+
+    asyncio.run(main())
+
+
+def test_who_ends_while_it_waits_is_not_waited_for() -> None:
+    async def main() -> None:
+        room = Room()
+        await room.open()
+        try:
+            met = await asyncio.gather(*(room.ask("PUT", rank, f"global/{rank}", b"me") for rank in range(2)))
+            assert met == [(200, b""), (200, b"")]
+            gone = asyncio.create_task(room.ask("GET", 0, "rank_and_size/worker-0:0"))
+            while not room.meeting._open:
+                await asyncio.sleep(0)
+            gone.cancel()
+            while room.meeting._open:
+                await asyncio.sleep(0.01)
+            again = asyncio.create_task(room.ask("GET", 1, "rank_and_size/worker-1:0"))
+            done, _ = await asyncio.wait([again], timeout=0.3)
+            assert not done
+            assert await room.ask("GET", 0, "rank_and_size/worker-0:0") == (200, b"0,2,0,1,0,2")
+            assert await again == (200, b"1,2,0,1,1,2")
+        finally:
+            await room.meeting.close()
 
     asyncio.run(main())

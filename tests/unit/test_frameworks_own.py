@@ -103,6 +103,7 @@ def horovod_environment(rank: int, size: int, host: str) -> dict[str, str]:
         "HOROVOD_CROSS_RANK": str(rank),
         "HOROVOD_CROSS_SIZE": str(size),
         "HOROVOD_HOSTNAME": host,
+        "HOROVOD_ELASTIC": "1",
         "HOROVOD_CONTROLLER": "gloo",
         "HOROVOD_CPU_OPERATIONS": "gloo",
         "HOROVOD_GLOO_TIMEOUT_SECONDS": "120",

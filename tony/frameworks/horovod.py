@@ -15,7 +15,9 @@ from tony.spec import ClusterSpec, JobSpec, RestartPolicy, TaskId
 
 TIMEOUT = "HOROVOD_GLOO_TIMEOUT_SECONDS"
 _TIMEOUT_S = "120"
-"""Horovod's own 30 s are less than TensorFlow may take to start on a busy node; ranks that come too late abort."""
+"""Horovod's own 30 s are less than a slow network may take for a large tensor."""
+_ELASTIC_TIMEOUT_S = "30"
+"""With three ranks and more one that does not speak with the lost one itself notices the loss only by this."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,10 @@ class Horovod(Framework):
             "HOROVOD_CROSS_RANK": str(own.cross_rank),
             "HOROVOD_CROSS_SIZE": str(own.cross_size),
             "HOROVOD_HOSTNAME": own.host,
+            "HOROVOD_ELASTIC": "1",
             "HOROVOD_CONTROLLER": "gloo",
             "HOROVOD_CPU_OPERATIONS": "gloo",
         }
         if TIMEOUT not in {**job.env, **job.role(task.role).env}:
-            environment[TIMEOUT] = _TIMEOUT_S
+            environment[TIMEOUT] = _ELASTIC_TIMEOUT_S if job.role(task.role).elastic else _TIMEOUT_S
         return environment

@@ -4,6 +4,9 @@ Ranks go to the *training tasks*: those of tracked roles, except the roles that 
 (`AUXILIARY`). ``chief`` comes first, then ``worker``, then other roles as written in the job; indexes ascend within
 a role, and the processes of one task (`RoleSpec.procs_per_task`) follow each other. So rank 0 is the chief where
 there is one, else ``worker:0``. Every other task has no rank, written -1.
+
+Where user processes live on into another generation, the longest living ones come before all that: what the others
+are to know, they get from rank 0.
 """
 
 from __future__ import annotations
@@ -63,7 +66,8 @@ class Layout:
 
     @classmethod
     def _build(cls, cluster: ClusterSpec, job: JobSpec) -> Layout:
-        order = ranked(job, cluster.tasks)
+        # The sort is stable: among equally old ones the usual order holds.
+        order = tuple(sorted(ranked(job, cluster.tasks), key=cluster.since))
         procs = {role.name: role.procs_per_task for role in job.roles}
         firsts = list(accumulate((procs[task.role] for task in order), initial=0))
         addresses: dict[str, list[str]] = {}

@@ -33,7 +33,7 @@ class FromExecutor(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., beat: _Optional[_Union[Beat, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., user_stopped: _Optional[_Union[UserStopped, _Mapping]] = ..., url: _Optional[_Union[Url, _Mapping]] = ..., note: _Optional[_Union[Note, _Mapping]] = ..., left: _Optional[_Union[Left, _Mapping]] = ..., defect: _Optional[_Union[Defect, _Mapping]] = ..., stacks: _Optional[_Union[Stacks, _Mapping]] = ...) -> None: ...
 
 class ToExecutor(_message.Message):
-    __slots__ = ("welcome", "refused", "release", "stop_user", "leave", "result_ack", "send_output", "beat_now", "dump_stacks")
+    __slots__ = ("welcome", "refused", "release", "stop_user", "leave", "result_ack", "send_output", "beat_now", "dump_stacks", "live_on")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,7 @@ class ToExecutor(_message.Message):
     SEND_OUTPUT_FIELD_NUMBER: _ClassVar[int]
     BEAT_NOW_FIELD_NUMBER: _ClassVar[int]
     DUMP_STACKS_FIELD_NUMBER: _ClassVar[int]
+    LIVE_ON_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     refused: Refused
     release: Release
@@ -52,7 +53,8 @@ class ToExecutor(_message.Message):
     send_output: SendOutput
     beat_now: BeatNow
     dump_stacks: DumpStacks
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., stop_user: _Optional[_Union[StopUser, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., result_ack: _Optional[_Union[ResultAck, _Mapping]] = ..., send_output: _Optional[_Union[SendOutput, _Mapping]] = ..., beat_now: _Optional[_Union[BeatNow, _Mapping]] = ..., dump_stacks: _Optional[_Union[DumpStacks, _Mapping]] = ...) -> None: ...
+    live_on: LiveOn
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., release: _Optional[_Union[Release, _Mapping]] = ..., stop_user: _Optional[_Union[StopUser, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., result_ack: _Optional[_Union[ResultAck, _Mapping]] = ..., send_output: _Optional[_Union[SendOutput, _Mapping]] = ..., beat_now: _Optional[_Union[BeatNow, _Mapping]] = ..., dump_stacks: _Optional[_Union[DumpStacks, _Mapping]] = ..., live_on: _Optional[_Union[LiveOn, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("application_id", "role", "index", "incarnation", "container_id", "host", "pid", "generation", "user_running", "result", "ready", "gpus", "version", "stood_still_s")
@@ -87,14 +89,16 @@ class Hello(_message.Message):
     def __init__(self, application_id: _Optional[str] = ..., role: _Optional[str] = ..., index: _Optional[int] = ..., incarnation: _Optional[int] = ..., container_id: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., generation: _Optional[int] = ..., user_running: bool = ..., result: _Optional[_Union[Result, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., gpus: _Optional[_Iterable[str]] = ..., version: _Optional[str] = ..., stood_still_s: _Optional[float] = ...) -> None: ...
 
 class Ready(_message.Message):
-    __slots__ = ("generation", "port", "tensorboard_port")
+    __slots__ = ("generation", "port", "tensorboard_port", "kept")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
     TENSORBOARD_PORT_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
     generation: int
     port: int
     tensorboard_port: int
-    def __init__(self, generation: _Optional[int] = ..., port: _Optional[int] = ..., tensorboard_port: _Optional[int] = ...) -> None: ...
+    kept: bool
+    def __init__(self, generation: _Optional[int] = ..., port: _Optional[int] = ..., tensorboard_port: _Optional[int] = ..., kept: bool = ...) -> None: ...
 
 class Beat(_message.Message):
     __slots__ = ("sequence", "metrics", "progress")
@@ -296,6 +300,18 @@ class StopUser(_message.Message):
     reason: str
     next_generation: int
     def __init__(self, generation: _Optional[int] = ..., grace_s: _Optional[float] = ..., reason: _Optional[str] = ..., next_generation: _Optional[int] = ...) -> None: ...
+
+class LiveOn(_message.Message):
+    __slots__ = ("generation", "next_generation", "grace_s", "reason")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    NEXT_GENERATION_FIELD_NUMBER: _ClassVar[int]
+    GRACE_S_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    next_generation: int
+    grace_s: float
+    reason: str
+    def __init__(self, generation: _Optional[int] = ..., next_generation: _Optional[int] = ..., grace_s: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Leave(_message.Message):
     __slots__ = ("grace_s", "reason")
