@@ -31,6 +31,8 @@ def train(state):
         current().report(step=state.step)
         state.enough = bool(hvd.broadcast_object((folder / "enough").exists(), 0))
         time.sleep(0.02)  # a step that takes its time
+        if state.step == 10 and hvd.rank() == 0:
+            (folder / "steps").touch()
         state.commit()
 
 

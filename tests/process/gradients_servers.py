@@ -65,15 +65,13 @@ def lead(resolver: Any, wanted: dict[str, Any]) -> dict[str, Any]:
     model, optimizer = module(strategy) if wanted["model"] == "module" else keras_model(strategy, wanted["model"])
     variables = model.trainable_variables
     settings = {"bits": wanted.get("bits", 4), "down_bits": wanted.get("down_bits")}
-    servers = ParameterServers(strategy, variables, optimizer, sync=wanted.get("sync", False), **settings)
+    servers = ParameterServers(strategy, variables, optimizer, **settings)
     x, y = (tf.constant(array) for array in data())
     bad = wanted.get("bad", -1)
 
     @tf.function
     def step(number: Any) -> Any:
-        worker = tf.cast(tf.distribute.coordinator.experimental_get_current_worker_index(), tf.int64)
-        place = (number // servers.workers * servers.workers + worker) if servers.sync else number
-        begin = tf.cast(place * BATCH % 512, tf.int32)
+        begin = tf.cast(number * BATCH % 512, tf.int32)
         images, labels = x[begin : begin + BATCH], y[begin : begin + BATCH]
         weights = servers.pull()
         with tf.GradientTape() as tape:
@@ -94,10 +92,10 @@ def lead(resolver: Any, wanted: dict[str, Any]) -> dict[str, Any]:
         servers.restore(folder)
     values: list[Any] = []
     for _ in range(wanted["steps"]):
-        values += servers.schedule(coordinator, step)
-        if servers.sync or wanted.get("one_by_one") or len(values) == 50:
+        values.append(servers.schedule(coordinator, step))
+        if wanted.get("one_by_one") or len(values) == 50:
             servers.join(coordinator)
-        if len(values) == 50 * (servers.workers if servers.sync else 1):
+        if len(values) == 50:
             print("training", file=sys.stderr, flush=True)
     servers.join(coordinator)
     found = coordinator.fetch(values)
@@ -130,7 +128,6 @@ def lead(resolver: Any, wanted: dict[str, Any]) -> dict[str, Any]:
         "repeated": twice,
         "errors": errors,
         "shards": len(servers.shards),
-        "same copies": all(np.array_equal(one, every[0]) for every in servers.copies() for one in every),
         "owed": float(sum(np.abs(one).sum() for shard in servers.residuals() for one in shard)),
     }
     if wanted.get("trace"):

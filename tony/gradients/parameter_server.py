@@ -38,9 +38,8 @@ from tony.gradients.errors import BadGradient, BadSetting, GradientError
 from tony.gradients.exchange import Settings
 from tony.gradients.quantizer import BLOCK, Floats
 from tony.gradients.request import settings_for
-from tony.gradients.server_async import AtOwnPace
+from tony.gradients.server_pace import AtOwnPace
 from tony.gradients.server_shard import Shard
-from tony.gradients.server_sync import InStep
 from tony.gradients.standing_in import plain_variable, standing_in
 
 log = logging.getLogger(__name__)
@@ -69,10 +68,10 @@ class ParameterServers:
     """Keeps `variables`, which lie on parameter servers, in touch with the workers.
 
     `optimizer`: a function that makes a Keras optimizer, or a function of gradients and variables that updates
-    the variables; one is made for each server and works there. With `sync`, a step is the mean of one push of
-    every worker, in the workers' order, and the same bits come out of every run. Further arguments as of
+    the variables; one is made for each server and works there. Further arguments as of
     `tony.gradients.request.settings_for`; rounding is to nearest, and "auto" means 4 bits. A step is a call of
-    `pull` and then of `push` in a function that `schedule` hands to a worker.
+    `pull` and then of `push` in a function that `schedule` hands to a worker. Each worker goes at its own pace, as
+    the coordinator's queue has it: nothing in TensorFlow says that every worker gets one call of a step.
     """
 
     def __init__(
@@ -81,7 +80,6 @@ class ParameterServers:
         variables: Sequence[Any],
         optimizer: Callable[..., Any],
         *,
-        sync: bool = False,
         settings: Settings | None = None,
         **arguments: Any,
     ) -> None:
@@ -90,16 +88,14 @@ class ParameterServers:
         if settings is not None and arguments:
             raise BadSetting(f"give either settings or {', '.join(sorted(arguments))}")
         self.settings = _accept(settings or settings_for(**arguments), variables)
-        self.sync = sync
         self.workers = sum("/job:worker/" in device.name for device in tf.config.list_logical_devices("CPU"))
         self._names = [_name(variable, index) for index, variable in enumerate(variables)]
         self._shapes = [tuple(variable.shape) for variable in variables]
         self.shards = self._shards(variables)
         self.optimizers = [self._optimize(strategy, shard, variables, optimizer) for shard in self.shards]
-        self.discipline: InStep | AtOwnPace = (InStep if sync else AtOwnPace)(self.shards, self.workers)
+        self.discipline = AtOwnPace(self.shards, self.workers)
         self.scheduled = 0
         """Calls scheduled so far, also before a restart: the next one's number."""
-        self._begun = False
         self._pulled: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
         with strategy.scope():
             self._locals = [_Local(tf, shard) for shard in self.shards]
@@ -138,8 +134,7 @@ class ParameterServers:
         """On a worker, after `pull`: hand the gradients in; a boolean tensor: whether they were applied.
 
         They are not when one is not finite, then no residual changes either; nor when a push of the same
-        `number` was applied before (`ParameterServers.schedule` gives numbers). With `sync` it waits for the
-        pushes of all workers, and what is true for one is true for all. Raises BadGradient.
+        `number` was applied before (`ParameterServers.schedule` gives numbers). Raises BadGradient.
         """
         import tensorflow as tf
 
@@ -156,23 +151,16 @@ class ParameterServers:
             local.residual.assign(tf.cond(applied, lambda o=one: o.kept, lambda o=one: o.residual))
         return applied
 
-    def schedule(self, coordinator: Any, step: Any, args: Sequence[Any] = ()) -> list[Any]:
-        """Schedule one step: one call of `step(*args, number)`; with `sync` one on every worker.
+    def schedule(self, coordinator: Any, step: Any, args: Sequence[Any] = ()) -> Any:
+        """Schedule one step: one call of `step(*args, number)` on some worker. Returns TensorFlow's remote value.
 
-        Returns TensorFlow's remote values. TensorFlow repeats a call whose worker was lost; the number tells
-        `push` so.
+        TensorFlow repeats a call whose worker was lost; the number tells `push` so.
         """
         import tensorflow as tf
 
-        if not self._begun:
-            self.discipline.begin()
-            self._begun = True
-        values = []
-        for _ in range(self.workers if self.sync else 1):
-            number = tf.constant(self.scheduled, tf.int64)
-            self.scheduled += 1
-            values.append(coordinator.schedule(step, args=(*args, number)))
-        return values
+        number = tf.constant(self.scheduled, tf.int64)
+        self.scheduled += 1
+        return coordinator.schedule(step, args=(*args, number))
 
     def join(self, coordinator: Any, timeout_s: float = 3600.0) -> None:
         """On the coordinator: as ``coordinator.join()``, but raises GradientError after `timeout_s`."""

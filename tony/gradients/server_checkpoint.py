@@ -2,7 +2,7 @@
 
 It holds each worker's residuals and the servers' views, not the model: keep it beside the checkpoint of the model
 and the optimizers. A run that goes on from both has the bits of one that was never interrupted, as far as the order
-of its steps is the same: always with ``sync``, otherwise with one worker.
+of its steps is the same: with one worker it is.
 """
 
 from __future__ import annotations
@@ -57,8 +57,7 @@ def restore(servers: ParameterServers, folder: Path, resize: bool = False) -> in
     for number, (shard, state) in enumerate(zip(servers.shards, servers.discipline.states, strict=True)):
         owed = [np.zeros((shard.blocks, 512), np.float32) for _ in range(servers.workers)]
         for worker in range(old):
-            share = np.float32(servers.workers / old) if servers.sync else np.float32(1)
-            owed[worker % servers.workers] += share * _array(arrays, f"residual-{number}-{worker}", path)
+            owed[worker % servers.workers] += _array(arrays, f"residual-{number}-{worker}", path)
         views: list[Floats] | None = None
         started = [any(about["known"][number])] * servers.workers
         if old == servers.workers:
@@ -74,7 +73,6 @@ def _about(servers: ParameterServers) -> dict[str, Any]:
         "format": FORMAT,
         "codec": CODEC_VERSION,
         "workers": servers.workers,
-        "sync": servers.sync,
         "settings": json.loads(json.dumps(asdict(servers.settings))),
         "tensors": [[t.name, list(t.shape), t.dtype] for shard in servers.shards for t in shard.layout.tensors],
         "servers": [len(shard.indices) for shard in servers.shards],
@@ -103,7 +101,7 @@ def _accept(servers: ParameterServers, path: Path, about: dict[str, Any], resize
     reason = first_difference(about["tensors"], mine["tensors"])
     if reason:
         raise ResidualMismatch(f"{path} is of another model: {reason}")
-    for name in ("sync", "servers", "settings", *(() if resize else ("workers",))):
+    for name in ("servers", "settings", *(() if resize else ("workers",))):
         if about.get(name) != mine[name]:
             raise ResidualMismatch(f"{path} was written with {name} = {about.get(name)}, not {mine[name]}")
 

@@ -99,22 +99,14 @@ class Shard:
         made = graph.encode(blocks, residual, up, alpha, feedback.beta)
         return Pushed(made.message, exempt, made.kept, residual), tf.logical_and(finite, made.finite)
 
-    def decode(self, messages: Sequence[Any], exempts: Sequence[Any]) -> list[Any]:
-        """On the server: the mean of what workers pushed, added in their order, as tensors."""
+    def decode(self, message: Any, exempt: Any) -> list[Any]:
+        """On the server: what a worker pushed, as tensors."""
         import tensorflow as tf
 
-        weight = 1.0 / len(messages)
         up = self._settings.up
         blocks = tf.zeros((self.blocks, BLOCK), tf.float32)
         if up is not None and self.blocks:
-            for index, message in enumerate(messages):
-                piece = graph.decode(message, self.blocks, up.bits, weight)
-                blocks = piece if index == 0 else blocks + piece
-        exempt = exempts[0]
-        for piece in exempts[1:]:
-            exempt = exempt + piece
-        if len(exempts) > 1:
-            exempt = exempt * tf.constant(weight, tf.float32)
+            blocks = graph.decode(message, self.blocks, up.bits)
         return self.tensors(blocks, exempt)
 
     def difference(self, weights: Any, view: Any) -> tuple[Any, Any, Any]:

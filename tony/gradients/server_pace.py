@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,20 +27,19 @@ class Answer:
     version: Any
 
 
-class Known(ABC):
-    """What one server knows of the workers: the version each one has, and what it is to take back."""
+class Views:
+    """One server with a view of each worker: the weights as that one has them, and the version it is to show."""
 
-    def __init__(self, shard: Shard, workers: int, views: int) -> None:
+    def __init__(self, shard: Shard, workers: int) -> None:
         import tensorflow as tf
 
         shape = (shard.blocks, BLOCK)
         self._shard = shard
         with tf.device(shard.device):
-            self.views = [tf.Variable(tf.zeros(shape), trainable=False, name=f"view_{i}") for i in range(views)]
+            self.views = [tf.Variable(tf.zeros(shape), trainable=False, name=f"view_{i}") for i in range(workers)]
             self.known = tf.Variable(tf.zeros(workers, tf.int64), trainable=False, name="known")
             self.restored = tf.Variable(tf.zeros(workers, tf.bool), trainable=False, name="restored")
             self.owed = [tf.queue.FIFOQueue(1, [tf.float32], [shape]) for _ in range(workers)]
-            self.version = tf.Variable(0, dtype=tf.int64, trainable=False, name="version")
 
     def take_back(self, owed: Sequence[Floats], views: Sequence[Floats] | None, started: Sequence[bool]) -> None:
         """Before the first step: what the workers owed, and their views; None: as if they had pulled just now.
@@ -58,24 +56,6 @@ class Known(ABC):
             for queue, residual, had in zip(self.owed, owed, started, strict=True):
                 if had:
                     queue.enqueue(tf.constant(residual))
-
-    @abstractmethod
-    def answer(self, worker: Any, version: Any) -> Answer:
-        """To a pull of a worker that shows this version. Runs on the server; one pull a worker at a time."""
-
-    def owed_by(self, worker: Any, restored: Any) -> Any:
-        """The residual that a restored worker takes back, or nothing."""
-        import tensorflow as tf
-
-        nothing = tf.zeros([0, BLOCK])
-        return tf.cond(restored, lambda: take(self.owed, worker), lambda: nothing)
-
-
-class Views(Known):
-    """One server with a view of each worker."""
-
-    def __init__(self, shard: Shard, workers: int) -> None:
-        super().__init__(shard, workers, workers)
 
     def answer(self, worker: Any, version: Any) -> Answer:
         """To a pull of a worker that shows this version. Runs on the server; one pull a worker at a time.
@@ -100,7 +80,8 @@ class Views(Known):
             lambda: (codes, tf.cond(restored, lambda: view, lambda: nothing), after),
             lambda: (tf.zeros([0], tf.uint8), weights, weights),
         )
-        owed = self.owed_by(worker, restored)
+        nothing_owed = tf.zeros([0, BLOCK])
+        owed = tf.cond(restored, lambda: _take(self.owed, worker), lambda: nothing_owed)
         tf.switch_case(worker, [lambda v=v: _done(v.assign(after)) for v in self.views])
         self.known.scatter_update(tf.IndexedSlices(known + 1, worker))
         self.restored.scatter_update(tf.IndexedSlices(False, worker))
@@ -118,9 +99,6 @@ class AtOwnPace:
         with tf.device(shards[0].device):
             self._numbers = tf.Variable(tf.fill([REMEMBERED], tf.constant(-1, tf.int64)), trainable=False)
 
-    def begin(self) -> None:
-        """On the coordinator, before the first step: nothing, since each worker's first pull makes its view."""
-
     def deliver(self, worker: Any, pushed: Sequence[Pushed], finite: Any, number: Any) -> Any:
         """Hand in one worker's gradient; a boolean: whether it was applied."""
         import tensorflow as tf
@@ -132,19 +110,19 @@ class AtOwnPace:
             applied = tf.logical_and(finite, new)
         for shard, one in zip(self.shards, pushed, strict=True):
             with tf.device(shard.device):
-                tf.cond(applied, lambda s=shard, p=one: _applied(s, [p.message], [p.exempt]), lambda: False)
+                tf.cond(applied, lambda s=shard, p=one: _applied(s, p), lambda: False)
         return applied
 
 
-def _applied(shard: Shard, messages: Sequence[Any], exempts: Sequence[Any]) -> bool:
+def _applied(shard: Shard, pushed: Pushed) -> bool:
     import tensorflow as tf
 
     with tf.device(shard.device):
-        shard.apply(shard.decode(messages, exempts))
+        shard.apply(shard.decode(pushed.message, pushed.exempt))
     return True
 
 
-def take(queues: Sequence[Any], index: Any) -> Any:
+def _take(queues: Sequence[Any], index: Any) -> Any:
     """The next element of one of several queues."""
     import tensorflow as tf
 

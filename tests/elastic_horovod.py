@@ -1,0 +1,56 @@
+"""Runs `jobs/lives_on.py`, whose processes live on when others are lost, and reads what they write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from command_line import Running, Tony, wait_for
+
+from tests.training import HOROVOD, interpreter
+
+PATIENCE_S = 100.0
+QUICK = ("--env", "HOROVOD_GLOO_TIMEOUT_SECONDS=10", "-c", "stop_grace=2s")
+"""A rank that does not speak with the lost one notices the loss by this timeout only."""
+
+
+class Begun(NamedTuple):
+    """What a process found when it began, or went on."""
+
+    pid: int
+    rank: int
+    size: int
+    step: int
+    index: int
+
+
+def begin(tony: Tony, folder: Path, *flags: str) -> Running:
+    words = ("--framework", "horovod", "--python", interpreter(HOROVOD), "--memory", "1g", *QUICK, *flags)
+    return tony.begin("lives_on.py", str(folder), flags=words)
+
+
+def rounds(folder: Path) -> list[Begun]:
+    path = folder / "rounds.txt"
+    return [Begun(*json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def next_round(folder: Path, before: list[Begun], size: int) -> list[Begun]:
+    """Waits until so many processes have gone on together; by rank."""
+
+    def look() -> list[Begun] | None:
+        new = rounds(folder)[len(before) :]
+        return sorted(new[-size:], key=lambda one: one.rank) if len(new) >= size else None
+
+    found: list[Begun] = wait_for(look, timeout_s=PATIENCE_S)
+    before[:] = rounds(folder)
+    assert [one.rank for one in found] == list(range(size)) and {one.size for one in found} == {size}, found
+    assert len({one.step for one in found}) == 1, "all go on from the same state"
+    return found
+
+
+def finish(job: Running, folder: Path) -> dict[str, object]:
+    (folder / "enough").touch()
+    code, document = job.result()
+    assert code == 0, document
+    return document

@@ -1,0 +1,64 @@
+"""Horovod's elastic mode: when ranks are lost, added or taken away, the processes of the others live on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from command_line import Tony, wait_for
+
+from tests.elastic_horovod import Begun, begin, finish, next_round
+from tests.training import HOROVOD, interpreter
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def backend() -> str:
+    return "local"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "folder"
+    made.mkdir()
+    return made
+
+
+def test_replaced_grown_and_shrunk_and_the_state_is_never_lost(tony: Tony, folder: Path) -> None:
+    seen: list[Begun] = []
+    job = begin(tony, folder, "--min-workers", "1", "--max-workers", "3")
+    application_id = job.application_id()
+    first = next_round(folder, seen, 2)
+    wait_for(lambda: (folder / "steps").exists())
+
+    os.kill(first[0].pid, signal.SIGKILL)
+    replaced = next_round(folder, seen, 2)
+    assert replaced[0].pid == first[1].pid, "the one that knows is rank 0"
+    assert replaced[1].index == first[0].index and replaced[1].pid != first[0].pid
+    assert replaced[0].step > 0
+
+    assert tony.run("resize", application_id, "3", "--timeout", "1m").returncode == 0
+    grown = next_round(folder, seen, 3)
+    assert [one.pid for one in grown[:2]] == [one.pid for one in replaced]
+    assert grown[0].step > replaced[0].step, "training went on until the new one was there"
+
+    assert tony.run("resize", application_id, "1", "--timeout", "1m").returncode == 0
+    alone = next_round(folder, seen, 1)
+    assert alone[0].pid in {one.pid for one in grown} and alone[0].step >= grown[0].step
+    document = finish(job, folder)
+    assert document["generations"] == 4
+
+
+def test_a_script_that_cannot_live_on_is_started_again_as_before(tony: Tony, tmp_path: Path) -> None:
+    done = tony.submit(
+        "meets_in_horovod.py",
+        "after",
+        "killed",
+        flags=("--framework", "horovod", "--python", interpreter(HOROVOD), "--memory", "1g", "--min-workers", "1"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["generations"] == 2
