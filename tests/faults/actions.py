@@ -75,10 +75,13 @@ def throttle(scene: Scene) -> None:
 
 
 def echoed(act: Callable[[Scene], None]) -> Callable[[Scene], None]:
-    """The survivors end before anybody can know why: their exits reach the master first."""
+    """The survivors end before anybody can know why: their exits reach the master first.
+
+    Not long before, though: a victim that lives on while the others have ended is another story.
+    """
 
     def echoed(scene: Scene) -> None:
-        (scene.trace / "peer-gone").touch()
+        scene.at_mark = (scene.trace / "peer-gone").touch
         act(scene)
 
     return echoed

@@ -89,6 +89,7 @@ class Scene:
     proxies: dict[str, Proxy] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     undo: list[Callable[[], None]] = field(default_factory=list)
+    at_mark: Callable[[], None] | None = None
     _handle: JobHandle | None = None
     _follower: threading.Thread | None = None
 
@@ -285,6 +286,8 @@ class Scene:
     def mark(self) -> None:
         """The fault happens now."""
         self.injected_at = time.time()
+        if self.at_mark is not None:
+            self.at_mark()
 
     # Processes ------------------------------------------------------------------------------------------------
 
