@@ -146,6 +146,8 @@ class Scene:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                # As at a terminal of its own, also for the scheduler of the kernel, which is fair to sessions.
+                start_new_session=True,
             )
 
     def find(self) -> str:
