@@ -44,8 +44,11 @@ MULTIWORKER = Example("tensorflow-multiworker", "tensorflow", ("worker:0", "work
 PARAMETER_SERVER = Example("tensorflow-parameter-server", "tensorflow", ("chief:0",))
 V1_SERVER = Example("tensorflow-v1-server", "tensorflow", ("worker:0", "worker:1"))
 HOROVOD = Example("horovod-mnist", "horovod", ("worker:0", "worker:1"))
+SERVERS_QUANTIZED = Example("parameter-server-quantized", "tensorflow", ("chief:0",))
 CHARACTERS = Example("horovod-characters", "horovod", ("worker:0", "worker:1"), goal=0.35)
-ALL = (HELLO, STANDALONE, PYTORCH, MULTIWORKER, PARAMETER_SERVER, V1_SERVER, HOROVOD, CHARACTERS)
+ELASTIC = Example("horovod-elastic", "horovod", ("worker:0", "worker:1"))
+SERVERS = (PARAMETER_SERVER, V1_SERVER, SERVERS_QUANTIZED)
+ALL = (HELLO, STANDALONE, PYTORCH, MULTIWORKER, *SERVERS, HOROVOD, CHARACTERS, ELASTIC)
 
 
 def interpreter(example: Example) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
 import pytest
 from command_line import Tony, wait_for
 
-from tests.elastic_horovod import Begun, begin, finish, next_round
-from tests.training import HOROVOD, interpreter
+from tests.elastic_horovod import PATIENCE_S, Begun, begin, finish, next_round
+from tests.training import ELASTIC, HOROVOD, Example, assert_trained, interpreter, start, user_process
+from tests.training import finish as finish_submit
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -62,3 +64,23 @@ def test_a_script_that_cannot_live_on_is_started_again_as_before(tony: Tony, tmp
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["generations"] == 2
+
+
+def test_the_example_trains_on_when_a_rank_is_killed_and_exchanges_codes_with_the_new_one(tmp_path: Path) -> None:
+    flags = ("--cluster", "local", "--workers", "3", "--env", "HOROVOD_GLOO_TIMEOUT_SECONDS=10")
+    state = tmp_path / "state"
+    following = start(ELASTIC, *flags, environment={"TONY_STATE_DIR": str(state)})
+    try:
+        said = wait_for(
+            lambda: [one for one in state.rglob("stdout.log") if "at step 0" in one.read_text()], PATIENCE_S
+        )
+        assert said
+        victim = user_process("worker:1", state)
+        victim.kill()
+    finally:
+        done = finish_submit(following)
+    three = Example(ELASTIC.name, ELASTIC.python, ("worker:0", "worker:1", "worker:2"))
+    assert_trained(three, done)
+    assert "worker:1 WORKER_SIGNAL" in done.stderr
+    started = re.findall(r"\[(worker:\d)\] at step (\d+): rank", done.stdout)
+    assert len(started) > 3, done.stdout
