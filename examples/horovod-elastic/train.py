@@ -40,7 +40,7 @@ class Model(tf.Module):
 
 
 class State(ObjectState):
-    """What all ranks must have in common: `values`, and the variables. Horovod's own class for variables needs TF 1."""
+    """What all ranks must have in common: `values`, and the variables (Horovod's own class for those needs TF 1)."""
 
     def __init__(self, variables, **values):
         self.variables = variables

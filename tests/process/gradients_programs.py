@@ -97,27 +97,47 @@ def custom_loop() -> None:
     print(json.dumps({"weights": digest([variable.numpy()]), "finite": finite, "message": message}), flush=True)
 
 
-def bad_inputs(folder: str) -> None:
-    """Everything that one rank can bring that does not fit the others, one after the other, over Horovod."""
+def connect(kind: str) -> Any:
+    """The transport of that kind; blocks until all ranks have come."""
+    if kind == "torch":
+        import torch.distributed as dist
+
+        from tony.gradients.torch import TorchTransport
+
+        dist.init_process_group("gloo")
+        return TorchTransport()
+    if kind == "collective":
+        from tony.gradients.collective import CollectiveTransport
+
+        return CollectiveTransport()
+    from tony.gradients.horovod import HorovodTransport
+
+    return HorovodTransport()
+
+
+def error_of(work: Any) -> str:
+    from tony.gradients.errors import GradientError
+
+    try:
+        work()
+    except GradientError as error:
+        return str(error)
+    return "no error"
+
+
+def bad_inputs(kind: str, folder: str) -> None:
+    """Everything that one rank can bring that does not fit the others, one after the other."""
     from pathlib import Path
 
     from tony.gradients import agreement
     from tony.gradients.auto import exchange_for
     from tony.gradients.checkpoint import restore, save
-    from tony.gradients.errors import GradientError
-    from tony.gradients.horovod import HorovodTransport
     from tony.gradients.request import settings_for
 
-    transport = HorovodTransport()
+    told = {"three bits": error_of(lambda: settings_for(3)), "no bits": error_of(lambda: settings_for("many"))}
+    transport = connect(kind)
     odd = transport.rank == 1
     good = [("w", np.ones((64, 32), np.float32)), ("b", np.ones(32, np.float32))]
-
-    def error_of(work: Any) -> str:
-        try:
-            work()
-        except GradientError as error:
-            return str(error)
-        return "no error"
 
     def average(bits: Any, gradients: list[Any], floats: bool = False) -> None:
         exchange = exchange_for(transport, settings_for(bits))
@@ -128,7 +148,7 @@ def bad_inputs(folder: str) -> None:
 
     integer = [("w", np.ones((64, 32), np.int32)), good[1]]
     wide = [("w", np.ones((64, 33), np.float32)), good[1]]
-    told = {
+    told |= {
         "bits": error_of(lambda: average(8 if odd else 4, good)),
         "auto": error_of(lambda: average(4 if odd else "auto", good)),
         "integer": error_of(lambda: average(4, integer if odd else good)),
@@ -156,6 +176,23 @@ def bad_inputs(folder: str) -> None:
     told["model"] = error_of(other_model)
     exchange.average(good)  # and still it works
     print(json.dumps(told), flush=True)
+    os._exit(0)
+
+
+def other_size(kind: str, folder: str) -> None:
+    """Residuals of another number of ranks: taken back as they are, then divided anew."""
+    from pathlib import Path
+
+    from tony.gradients.auto import exchange_for
+    from tony.gradients.checkpoint import restore
+    from tony.gradients.request import settings_for
+
+    transport = connect(kind)
+    told = {"refused": error_of(lambda: restore(exchange_for(transport, settings_for(4)), Path(folder)))}
+    divided = exchange_for(transport, settings_for(4))
+    told["step"] = str(restore(divided, Path(folder), resize=True))
+    print(json.dumps(told), flush=True)
+    os._exit(0)
 
 
 def auto_loop() -> None:
@@ -216,7 +253,7 @@ def torch_ddp() -> None:
     dist.destroy_process_group()
 
 
-PROGRAMS = (keras_fit, custom_loop, bad_inputs, auto_loop, torch_ddp)
+PROGRAMS = (keras_fit, custom_loop, bad_inputs, other_size, auto_loop, torch_ddp)
 
 if __name__ == "__main__":
     {program.__name__: program for program in PROGRAMS}[sys.argv[1]](*sys.argv[2:])

@@ -100,6 +100,24 @@ def run_horovod(python: str, size: int, *arguments: str, **extra: str) -> list[t
         return run(commands)
 
 
+def run_ranks(kind: str, python: str, size: int, *arguments: str) -> list[tuple[int, str, str]]:
+    """The program on so many ranks that find each other in the way of `kind`."""
+    if kind == "horovod":
+        return run_horovod(python, size, *arguments)
+    with ExitStack() as held:
+        free = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(size)]
+        ports = [one.getsockname()[1] for one in free]
+    commands = []
+    for rank in range(size):
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ports[0]), "WORLD_SIZE": str(size)}
+        if kind == "collective":
+            cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+            config = {"cluster": cluster, "task": {"type": "worker", "index": rank}}
+            environment = {"TF_CONFIG": json.dumps(config), "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+        commands.append(([python, str(PROGRAMS), *arguments], environment | {"RANK": str(rank)}))
+    return run(commands)
+
+
 def answers(results: list[tuple[int, str, str]]) -> list[dict[str, Any]]:
     for code, _, error in results:
         assert code == 0, error[-3000:]
@@ -133,21 +151,40 @@ def test_a_nan_is_skipped_by_all_and_another_layout_is_an_error_on_all(horovod_p
         assert "(64, 32)" in answer["message"] and "(64, 33)" in answer["message"]
 
 
-def test_what_does_not_fit_is_a_clear_error_on_every_rank(horovod_python: str, tmp_path: Path) -> None:
-    words = {
-        "bits": ["4", "8"],
-        "auto": ["cannot exchange gradients"],
-        "integer": ["'w' is int32"],
-        "shape": ["'w'", "(64, 32)", "(64, 33)"],
-        "shape of floats": ["'w'", "(64, 32)", "(64, 33)"],
-        "integer of floats": ["'w' is int32"],
-        "codec": ["codec version"],
-        "damaged": ["damaged"],
-        "model": ["another model", "'w'", "(64, 32)", "(64, 33)"],
-    }
-    for answer in answers(run_horovod(horovod_python, 2, "bad_inputs", str(tmp_path))):
-        for case, expected in words.items():
+WORDS = {
+    "three bits": ["3", "2, 4, 8"],
+    "no bits": ["many"],
+    "bits": ["4", "8"],
+    "auto": ["cannot exchange gradients"],
+    "integer": ["'w' is int32"],
+    "shape": ["'w'", "(64, 32)", "(64, 33)"],
+    "shape of floats": ["'w'", "(64, 32)", "(64, 33)"],
+    "integer of floats": ["'w' is int32"],
+    "codec": ["codec version"],
+    "damaged": ["damaged"],
+    "model": ["another model", "'w'", "(64, 32)", "(64, 33)"],
+}
+
+
+@pytest.mark.parametrize("kind", ["horovod", "torch", "collective"])
+def test_what_does_not_fit_is_a_clear_error_on_every_rank(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    python = request.getfixturevalue("torch_python" if kind == "torch" else "horovod_python")
+    for answer in answers(run_ranks(kind, python, 2, "bad_inputs", kind, str(tmp_path))):
+        assert answer.keys() == WORDS.keys()
+        for case, expected in WORDS.items():
             assert all(word in answer[case] for word in expected), (case, answer[case])
+
+
+@pytest.mark.parametrize("kind", ["horovod", "torch"])
+def test_residuals_of_another_number_of_ranks_are_refused_or_divided(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    python = request.getfixturevalue("torch_python" if kind == "torch" else "horovod_python")
+    answers(run_ranks(kind, python, 2, "bad_inputs", kind, str(tmp_path)))
+    for answer in answers(run_ranks(kind, python, 3, "other_size", kind, str(tmp_path))):
+        assert "of-00003.npz does not exist" in answer["refused"] and answer["step"] == "1"
 
 
 def test_ranks_find_out_together_how_gradients_travel_best(horovod_python: str) -> None:
