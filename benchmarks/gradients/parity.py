@@ -7,7 +7,6 @@ exchanging sees the same batches. The two ablations at the end must miss the bar
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.gradients.models import Parameters, softmax_loss
+from benchmarks.gradients.results import add_out, tell
 from benchmarks.gradients.tasks import TASKS, Task
 from tony.gradients.codec.build import load
 from tony.gradients.codec.native import Native
@@ -161,6 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--optimizer", choices=sorted(OPTIMIZERS), default="momentum")
     parser.add_argument("--modes", nargs="*", choices=sorted(MODES), default=None)
     parser.add_argument("--steps", type=int, default=None)
+    add_out(parser)
     chosen = parser.parse_args(arguments)
     task = TASKS[chosen.task]()
     if chosen.steps:
@@ -188,7 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
             "meets the bar": good,
             "seconds": round(time.monotonic() - began, 1),
         }
-        print(json.dumps(line), flush=True)
+        tell(line, chosen.out)
     return 1 if missed else 0
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from benchmarks.gradients.network import Network
+from benchmarks.gradients.results import add_out, tell
 
 MODES = ("fp32", "bf16", "8/8", "4/32", "2/32", "4/4", "2/4", "2/2")
 PORT = 34222
@@ -113,6 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--python", default=sys.executable, help="an interpreter with TensorFlow")
     parser.add_argument("--log", type=Path, default=Path(os.devnull), help="a file for the tasks' stderr")
+    add_out(parser)
     chosen = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that namespaces are removed then too
     base: dict[str, tuple[float, float]] = {}
@@ -129,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
                 if other in base:
                     row[f"fewer bytes than {other}"] = round(base[other][0] / size, 2)
                     row[f"faster than {other}"] = round(base[other][1] / time, 2)
-            print(json.dumps(row), flush=True)
+            tell(row, chosen.out)
     return 0
 
 

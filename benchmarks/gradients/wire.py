@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from benchmarks.gradients.network import INTERFACE, Network
+from benchmarks.gradients.results import add_out, tell
 
 MODES = ("fp32", "fp16", "allgather", "8", "4", "2", "2/4", "auto")
 PORT = 34111
@@ -132,6 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--python", default=sys.executable, help="an interpreter with TensorFlow and Horovod")
     parser.add_argument("--log", type=Path, default=Path(os.devnull), help="a file for the ranks' stderr")
+    add_out(parser)
     chosen = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that namespaces are removed then too
     base: dict[str, tuple[float, float]] = {}
@@ -149,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
                     row[f"fewer bytes than {other}"] = round(base[other][0] / size, 2)
                     row[f"faster than {other}"] = round(base[other][1] / time, 2)
             row["ideal fp32 ring ms"] = line_rate_ms(chosen.ranks, chosen.elements, chosen.rate)
-            print(json.dumps(row), flush=True)
+            tell(row, chosen.out)
     return 0
 
 

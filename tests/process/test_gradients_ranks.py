@@ -152,7 +152,7 @@ def test_a_nan_is_skipped_by_all_and_another_layout_is_an_error_on_all(horovod_p
 
 
 WORDS = {
-    "three bits": ["3", "2, 4, 8"],
+    "three bits": ["bits=3 is not possible"],
     "no bits": ["many"],
     "bits": ["4", "8"],
     "auto": ["cannot exchange gradients"],
