@@ -67,6 +67,10 @@ bench: setup java torch  ## measure beside the peers; half an hour on a quiet ma
 	$(BIN)/python benchmarks/control_plane.py --executors 10000 --runs 1 --beats 3
 	$(BIN)/python benchmarks/recovery.py
 
+.PHONY: pictures
+pictures: setup  ## draw the pictures of docs/gradients.md again, from the kept results
+	$(BIN)/uv run --quiet --no-project --with 'matplotlib>=3.8,<4' --python $(BIN)/python python -m benchmarks.gradients.plot
+
 .PHONY: lint
 lint: setup  ## style
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Draws the two pictures of docs/gradients.md from the kept results: accuracy against bytes, time against bandwidth.
 
-    uv run --with matplotlib python -m benchmarks.gradients.plot          # or any Python with matplotlib
+    make pictures          # or, with any Python that has matplotlib: python -m benchmarks.gradients.plot
 
 The results are those in benchmarks/gradients/results; README.md there names the commands that made them.
 """
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         import matplotlib
     except ImportError:
-        parser.error("matplotlib is missing; see requirements/plot.txt")
+        parser.error("matplotlib is missing: make pictures brings it")
     matplotlib.use("Agg")
     # Without ids drawn by chance and a date, the same results give the same file.
     matplotlib.rcParams.update({"svg.hashsalt": "tony", "svg.fonttype": "none", "font.family": "sans-serif"})

@@ -21,7 +21,8 @@ def tell(row: dict[str, object], out: Path | None) -> None:
     """Say it; in the file with what is to be known of when and where it was measured."""
     print(json.dumps(row), flush=True)
     if out is not None:
-        about = {"machine": _processor(), "load": round(os.getloadavg()[0], 1), "when": f"{datetime.date.today():%Y-%m}"}
+        load, month = round(os.getloadavg()[0], 1), f"{datetime.date.today():%Y-%m}"
+        about = {"machine": _processor(), "load": load, "when": month}
         with out.open("a") as file:
             file.write(json.dumps(row | about) + "\n")
 
