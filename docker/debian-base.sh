@@ -9,6 +9,8 @@ shift || true
 suite=${SUITE:-bookworm}
 mirror=${MIRROR:-http://deb.debian.org/debian}
 packages=$(IFS=,; echo "python3,python3-pip,ca-certificates${*:+,$*}")
+# Minutes of work lie before its first use.
+docker version > /dev/null
 root=$(mktemp -d)
 # One that was interrupted has /proc mounted there.
 trap 'umount -q "$root/proc" || :; rm -rf --one-file-system "$root"' EXIT

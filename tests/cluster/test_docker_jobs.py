@@ -23,7 +23,8 @@ from tony.localcluster.cluster import ClusterSettings, LocalCluster, user_name
 from tony.packaging.runtime import this_python
 from tony.storage import Storage
 
-pytestmark = pytest.mark.timeout(300)
+# Images and the engine are made in the fixtures, each wait of which has a bound of its own.
+pytestmark = pytest.mark.timeout(300, func_only=True)
 
 ROOT = Path(__file__).parents[2]
 IMAGE, NO_PYTHON, UNTRUSTED = "local/tony-test:1", "local/tony-no-python:1", "elsewhere/tony-test:1"
