@@ -61,7 +61,8 @@ class NotReached(Exception):
 class Site:
     """A cluster as its user has it: name of the back-end, the client's variables, our own view of the cluster.
 
-    `own`: the daemons, where they may be hurt.
+    `own`: the daemons, where they may be hurt. `patience`: how many times
+    as long we wait as on a quiet machine.
     """
 
     backend: str
@@ -69,6 +70,7 @@ class Site:
     cluster: Cluster
     state: Path
     own: LocalCluster | None = None
+    patience: float = 1.0
 
 
 @dataclass
@@ -202,6 +204,7 @@ class Scene:
     def result(self, timeout_s: float) -> tuple[int, dict[str, Any]]:
         """Exit code and document of the client. Raises NotReached when it does not end in time."""
         assert self.client is not None
+        timeout_s *= self.site.patience
         try:
             output, _ = self.client.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -238,6 +241,7 @@ class Scene:
 
     def wait_for(self, look: Callable[[], Any], what: str, timeout_s: float = _POINT_S) -> Any:
         """The first true value of `look`. Raises NotReached."""
+        timeout_s *= self.site.patience
         deadline = time.monotonic() + timeout_s
         while not (found := look()):
             if time.monotonic() > deadline:

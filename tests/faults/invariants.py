@@ -225,7 +225,7 @@ def recovered_s(scene: Scene) -> float | None:
 
 def left_by(scene: Scene, expected: Expected) -> list[str]:
     """What is left and should not be."""
-    left = leftovers(scene, expected.gone_s)
+    left = leftovers(scene, expected.gone_s * scene.site.patience)
     return [one for one in left if not (expected.files_may_stay and one.startswith(("socket", "staging")))]
 
 

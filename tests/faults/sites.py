@@ -61,6 +61,7 @@ class Ground:
     conf_dir: Path | None = None
     bin_dir: Path | None = None
     home: Path | None = None
+    patience: float = 1.0
 
     @property
     def hurtable(self) -> bool:
@@ -74,12 +75,12 @@ def site_at(ground: Ground, state: Path) -> Site:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TONY_")}
     environment |= {"TONY_CLUSTER": ground.backend, "TONY_STATE_DIR": str(state)}
     if ground.backend == "local":
-        return Site("local", environment, LocalJobs(state), state)
+        return Site("local", environment, LocalJobs(state), state, patience=ground.patience)
     assert ground.conf_dir is not None and ground.bin_dir is not None, "a YARN has a conf and a bin folder"
     environment |= {"HADOOP_CONF_DIR": str(ground.conf_dir), "PATH": f"{ground.bin_dir}:{environment['PATH']}"}
     cluster = connect(Address("yarn", str(ground.conf_dir), str(ground.bin_dir)), state)
     own = LocalCluster(ground.home) if ground.home is not None else None
-    return Site("yarn", environment, cluster, state, own)
+    return Site("yarn", environment, cluster, state, own, ground.patience)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing.queues import Queue
 from pathlib import Path
 from types import FrameType
@@ -216,6 +216,7 @@ def options_of(program: str, text: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--parallel", type=int, default=1, help="jobs at once")
     parser.add_argument("--conf-dir", type=Path, help="Hadoop's configuration of a YARN that runs already")
     parser.add_argument("--bin-dir", type=Path, help="its commands yarn and hdfs")
+    parser.add_argument("--patience", type=float, default=1.0, help="times as long to wait, on a busy machine")
     parser.add_argument("--keep", action="store_true", help="keep the folders of runs that were not right")
     return parser
 
@@ -236,6 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, leave)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     with ground(options.backend, options.conf_dir, options.bin_dir, options.keep) as where:
+        where = replace(where, patience=options.patience)
         plan = [(fault, seed) for seed in seeds for fault in chosen(where, options.only)]
         results = options.folder / f"walk-{options.backend}.jsonl"
         runs = walk_all(plan, where, results, options.parallel, options.keep, options.again)
