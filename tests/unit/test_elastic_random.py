@@ -22,10 +22,14 @@ HURT_S, END_S = 1000.0, 4000.0
 
 
 class Chance:
-    """A cluster of three nodes with two slots each, executors that answer late, and trouble."""
+    """A cluster of three nodes with two slots each, executors that answer late, and trouble.
 
-    def __init__(self, seed: int) -> None:
+    `lively`: user processes say that they can live on, and most of them do.
+    """
+
+    def __init__(self, seed: int, lively: bool = False) -> None:
         self.random = random.Random(seed)
+        self.lively = lively
         self.now = 0.0
         spec = job(
             roles=(ROLE,),
@@ -63,12 +67,22 @@ class Chance:
                 self.running.pop(command.identity, None)
                 self.answer(on.UserStopped(command.identity, command.generation))
                 self.answer(on.Prepared(command.identity, on.Ports(command.next_generation, 7000)))
+            elif isinstance(command, do.SayLiveOn):
+                kept = command.identity in self.running and self.random.random() < 0.8
+                if kept:
+                    self.seen["lived on"] += 1
+                    self.running[command.identity] = command.next_generation
+                else:
+                    self.running.pop(command.identity, None)
+                self.answer(on.Prepared(command.identity, on.Ports(command.next_generation, 7000, kept=kept)))
             elif isinstance(command, (do.SayLeave, do.SayRefused)) and command.identity not in self.silent:
                 self.feed_later_leave(command.identity)
             elif isinstance(command, do.SayRelease):
                 self.running[command.identity] = command.cluster.generation
+                if self.lively:
+                    self.answer(on.CanLiveOn(command.identity, 0, 5000, "ab"))
 
-    def answer(self, fact: on.Prepared | on.UserStopped) -> None:
+    def answer(self, fact: on.Prepared | on.UserStopped | on.CanLiveOn) -> None:
         if fact.identity not in self.silent:
             self.later(fact)
 
@@ -85,12 +99,12 @@ class Chance:
         assert LEAST <= len(world) <= MOST
         assert {one.identity.task for one in released} == set(world)
         for who, generation in list(self.running.items()):
-            if who in self.silent:
+            in_world = any(one.identity == who for one in released)
+            if who in self.silent and not in_world:
                 # Nobody knows what it does; by its lease at the latest it has stopped.
                 assert self.now >= self.silent[who] + TIMES.lease_s - 1.0, who
                 del self.running[who]
                 continue
-            in_world = any(one.identity == who for one in released)
             assert in_world or generation < released[0].cluster.generation
 
     def state(self, who: Identity, phase: Phase, cause: EndCause | None = None) -> HandleState:
@@ -149,14 +163,16 @@ class Chance:
             self.feed(on.UserEnded(who, report))
 
 
+@pytest.mark.parametrize("lively", [False, True], ids=["started anew", "living on"])
 @pytest.mark.parametrize("seed", range(12))
-def test_an_elastic_job_survives_whatever_happens_and_has_an_allowed_size(seed: int) -> None:
-    chance = Chance(seed)
+def test_an_elastic_job_survives_whatever_happens_and_has_an_allowed_size(seed: int, lively: bool) -> None:
+    chance = Chance(seed, lively)
     machine = chance.machine
     while chance.now < HURT_S:
         chance.trouble()
         chance.pass_time()
     assert machine.generation > 3 and machine.verdict is None, machine.verdict
+    assert bool(chance.seen["lived on"]) is lively
     while machine.state is not JobState.RUNNING or machine.incident is not None:
         chance.pass_time()
         assert chance.now < END_S, machine.waiting_for
