@@ -24,15 +24,16 @@ WAYS = {
     "2": ("2 bits", "#b2182b", "v"),
 }
 LABELS = {
-    "fp32": ("float32", (8, 6)),
-    "8 bit": ("8 bits", (0, 10)),
-    "4 bit": ("4 bits", (0, 10)),
-    "2 bit": ("2 bits", (-4, -18)),
-    "2 bit up, 4 down": ("2 up, 4 down", (0, 10)),
-    "sparse 5 %": ("sparse, 5 %", (-4, 10)),
-    "sparse 3 %": ("sparse, 3 %", (4, -18)),
-    "ablation: 2 bit, no owner residual": ("2 bits without\nthe owner's residual", (10, -12)),
+    "fp32": ("float32", 8, 5),
+    "8 bit": ("8 bits", -8, 5),
+    "4 bit": ("4 bits", -8, 5),
+    "2 bit": ("2 bits", 8, -4),
+    "2 bit up, 4 down": ("2 up, 4 down", 8, 8),
+    "sparse 5 %": ("sparse, 5 %", -8, -4),
+    "sparse 3 %": ("sparse, 3 %", -8, -18),
+    "ablation: 2 bit, no owner residual": ("2 bits without\nthe owner's residual", 8, -12),
 }
+"""Of each mode: its name, and where that stands beside the point: points to the right (negative: left) and up."""
 
 
 def accuracy(plot: Any, path: Path) -> None:
@@ -44,13 +45,12 @@ def accuracy(plot: Any, path: Path) -> None:
     axes.axhspan(exact["percent"] - 0.3, exact["percent"] + 0.3, color="#2166ac", alpha=0.10, lw=0)
     axes.text(1.02, exact["percent"] - 0.28, "float32 ± 0.3 point", fontsize=9, color="#2166ac", va="bottom")
     for row in rows:
-        label, offset = LABELS[str(row["mode"])]
+        label, right, up = LABELS[str(row["mode"])]
+        point = (row["fewer bytes"], row["percent"])
         color = "#b2182b" if str(row["mode"]).startswith("ablation") else "#222222"
-        axes.errorbar(row["fewer bytes"], row["percent"], yerr=row["standard error"], fmt="o", color=color, capsize=3)
-        axes.annotate(
-            label, (row["fewer bytes"], row["percent"]), xytext=offset, textcoords="offset points", color=color,
-            ha="left" if offset[0] > 5 else "center", fontsize=9,
-        )  # fmt: skip
+        axes.errorbar(*point, yerr=row["standard error"], fmt="o", color=color, capsize=3)
+        place: dict[str, Any] = {"xytext": (right, up), "textcoords": "offset points", "fontsize": 9}
+        axes.annotate(label, point, color=color, ha="left" if right > 0 else "right", **place)
     axes.set_xscale("log")
     ticks = [1, 2, 4, 8, 16, 32, 64, 128]
     axes.set_xticks(ticks, [f"{tick}×" for tick in ticks])
