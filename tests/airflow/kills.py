@@ -1,0 +1,333 @@
+"""Kill Airflow's workers and cancel its tasks: ``python -m tests.airflow.kills --runs 20``, with `build/airflow`'s Python.
+
+Starts a YARN, an HDFS and an Airflow of its own, or uses the cluster of ``--conf-dir``. Each run is a job of one task
+that sleeps for some seconds. A run draws its instant from a seed that is printed; at that instant SIGKILL goes to the
+task's process, or to its worker and the process, or Airflow is told to end the task. What came of it is read from the
+resource manager. Nothing in the product helps: the instants are found by watching the storage and the resource
+manager. A run that came too early or too late for its step says so and is drawn again with the next seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.airflow.standing import Airflow, Task, airflow, settings
+from tests.airflow.world import Application, World, identity, wait_for
+from tony.localcluster.cluster import LocalCluster
+
+RETRIES = 3
+SECONDS = 5
+END_S = 240.0
+AFTERWARDS_S = 20.0
+"""A submit that was interrupted has brought about by then what it ever will."""
+MOST_DRAWS = 4
+"""How many seeds a run may take to come at its step."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run: what was hurt and when, and what is wrong with what came of it (empty: nothing)."""
+
+    step: str
+    seed: int
+    victim: str
+    reached: bool
+    seconds: float
+    applications: tuple[str, ...] = ()
+    wrong: str = ""
+
+    def __str__(self) -> str:
+        end = self.wrong or ("ok" if self.reached else "not at this step")
+        apps = " ".join(self.applications) or "no application"
+        return f"{self.step:<22} seed {self.seed:<4} {self.victim:<14} {self.seconds:5.1f} s  {apps}  {end}"
+
+
+class Scene:
+    """One run that is about to be hurt."""
+
+    def __init__(self, airflow: Airflow, world: World, dag: str, name: str, seed: int, retries: int) -> None:
+        self.rng = random.Random(f"{name} {seed}")
+        self.airflow, self.world, self.dag, self.seed = airflow, world, dag, seed
+        self.run = f"{name}-{seed}-{time.time_ns():x}"
+        self.identity = identity(dag, self.run, retries)
+        self.task: Task = airflow.trigger(dag, self.run, seconds=SECONDS)
+
+    def applications(self) -> list[Application]:
+        """All of the task's applications."""
+        return self.world.applications(self.identity.tag)
+
+    # Instants -------------------------------------------------------------------------------------------------
+
+    def started(self) -> bool:
+        """The task's process is there."""
+        return bool(self.task.state == "running" and self.task.processes())
+
+    def claimed(self) -> bool:
+        """The submit has begun."""
+        return self.world.claimed(self.identity.key_tag)
+
+    def accepted(self) -> bool:
+        """The resource manager has the application."""
+        return bool(self.applications())
+
+    def running(self) -> bool:
+        """It has its containers, and Airflow knows its id."""
+        return any(app.state == "RUNNING" for app in self.applications()) and self.noted()
+
+    def ended(self) -> bool:
+        """The job has its verdict, or the resource manager calls it finished."""
+        return any(app.ended or self.world.verdict(app.id) for app in self.applications())
+
+    def noted(self) -> bool:
+        """Airflow has the application's id."""
+        return self.task.xcom("application_id") is not None
+
+    def returned(self) -> bool:
+        """Airflow has the result."""
+        return self.task.xcom() is not None
+
+    # Hurting --------------------------------------------------------------------------------------------------
+
+    def kill(self) -> str:
+        """SIGKILL to the task's process, to its worker, or to both; an orphaned task goes on beside the second try."""
+        found = self.task.processes()
+        if found is None:
+            return "nobody"
+        worker, own = found
+        name, victims = self.rng.choice((("task", [own]), ("worker", [worker]), ("both", [worker, own])))
+        for victim in victims:
+            try:
+                victim.send_signal(signal.SIGKILL)
+            except psutil.NoSuchProcess:
+                continue
+        return name
+
+
+@dataclass(frozen=True)
+class Step:
+    """When to kill: `within_s` at most after `instant`; afterwards `still` must hold, or the run came too late."""
+
+    name: str
+    instant: Callable[[Scene], bool]
+    within_s: float
+    still: Callable[[Scene], bool]
+
+
+STEPS = (
+    Step("before the submit", Scene.started, 0.5, lambda scene: not scene.claimed() and not scene.accepted()),
+    Step("while claiming", Scene.claimed, 0.3, lambda scene: not scene.noted()),
+    Step("before it is noted", Scene.accepted, 0.1, lambda scene: not scene.noted()),
+    Step("in mid-poll", Scene.running, SECONDS / 2, lambda scene: scene.noted() and not scene.ended()),
+    Step("before the result", Scene.ended, 0.1, lambda scene: not scene.returned()),
+)
+
+
+def kill_at(step: Step, airflow: Airflow, world: World, seed: int) -> Result:
+    """Kill at that step; then the scheduler tries again, and there must be one application, which succeeded."""
+    began = time.monotonic()
+    scene = Scene(airflow, world, "waits", step.name.replace(" ", "-"), seed, RETRIES)
+    wait_for(lambda: step.instant(scene), step.name, END_S)
+    time.sleep(scene.rng.uniform(0, step.within_s))
+    before = {app.id for app in scene.applications()}
+    victim = scene.kill()
+    reached = victim != "nobody" and step.still(scene)
+    wait_for(lambda: scene.task.state in ("success", "failed"), "the end of the run", END_S, 0.2)
+    task, apps = scene.task.now(), scene.applications()
+    wrong = []
+    if task["state"] != "success":
+        wrong.append(f"the task is {task['state']}")
+    if len(apps) != 1:
+        wrong.append(f"{len(apps)} applications")
+    if not before <= {app.id for app in apps}:
+        wrong.append(f"{before} is gone")
+    told = (scene.task.xcom() or {}).get("application_id")
+    if [told] != [app.id for app in apps]:
+        wrong.append(f"the result names {told}")
+    if reached and task["try_number"] != 2:
+        wrong.append(f"try number {task['try_number']}")
+    return Result(
+        step.name,
+        seed,
+        victim,
+        reached,
+        time.monotonic() - began,
+        tuple(app.id for app in apps),
+        "; ".join(wrong),
+    )
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """How a task is ended by somebody, in a DAG whose task has no second try."""
+
+    name: str
+    dag: str
+    instant: Callable[[Scene], bool]
+    within_s: float
+    act: Callable[[Scene], None]
+
+
+def terminate(scene: Scene) -> None:
+    """SIGTERM to the task's process, as when its worker shuts down."""
+    found = scene.task.processes()
+    if found is not None:
+        found[1].send_signal(signal.SIGTERM)
+
+
+def mark_failed(scene: Scene) -> None:
+    """The button; Airflow then signals the task's process group, and kills it 5 s later."""
+    scene.task.mark("failed")
+
+
+def deferred(scene: Scene) -> bool:
+    """The triggerer waits for the job."""
+    return scene.task.state == "deferred" and scene.accepted()
+
+
+CANCELS = (
+    Cancel("SIGTERM at any time", "waits_once", Scene.started, 9.0, terminate),
+    Cancel("marked failed", "waits_once", Scene.started, 9.0, mark_failed),
+    Cancel("marked, deferred", "defers_once", deferred, 4.0, mark_failed),
+)
+
+
+def cancel(how: Cancel, airflow: Airflow, world: World, seed: int) -> Result:
+    """End the task; afterwards no application of it lives, and none comes up later."""
+    began = time.monotonic()
+    scene = Scene(airflow, world, how.dag, how.name.replace(" ", "-").replace(",", ""), seed, 0)
+    wait_for(lambda: how.instant(scene), how.name, END_S)
+    time.sleep(scene.rng.uniform(0, how.within_s))
+    at = ",".join(app.state.lower() for app in scene.applications()) or "no application"
+    how.act(scene)
+    acted = time.monotonic()
+    wait_for(lambda: scene.task.state in ("success", "failed"), "the end of the task", END_S, 0.2)
+    wait_for(lambda: all(app.ended for app in scene.applications()), "the end of its applications", END_S, 0.1)
+    took = time.monotonic() - acted
+    late = []
+    while time.monotonic() < acted + AFTERWARDS_S:
+        late = [app.id for app in scene.applications() if not app.ended]
+        if late:
+            break
+        time.sleep(0.5)
+    apps, wrong = scene.applications(), []
+    if late:
+        wrong.append(f"{late} came up afterwards")
+    if len(apps) > 1:
+        wrong.append(f"{len(apps)} applications")
+    finished = any(app.final == "SUCCEEDED" for app in apps)
+    return Result(
+        how.name,
+        seed,
+        f"at {at}, {took:.1f} s",
+        not finished,
+        time.monotonic() - began,
+        tuple(app.id for app in apps),
+        "; ".join(wrong),
+    )
+
+
+def runs(
+    one: Callable[[int], Result], count: int, first_seed: int, say: Callable[[str], None], wide: int = 3
+) -> Iterator[Result]:
+    """So many runs that came at their step, several at a time; each takes up to `MOST_DRAWS` seeds."""
+    seeds = itertools.count(first_seed)
+
+    def until_reached(_: int) -> list[Result]:
+        drawn: list[Result] = []
+        for _draw in range(MOST_DRAWS):
+            seed = next(seeds)
+            try:
+                drawn.append(one(seed))
+            except Exception as error:  # noqa: BLE001 - one run that could not be made is a result, too
+                drawn.append(Result("?", seed, "?", False, 0.0, (), f"{type(error).__name__}: {error}"))
+            say(str(drawn[-1]))
+            if drawn[-1].reached or drawn[-1].wrong:
+                break
+        return drawn
+
+    with ThreadPoolExecutor(wide) as pool:
+        for results in pool.map(until_reached, range(count)):
+            yield from results
+
+
+def summary(name: str, results: list[Result]) -> str:
+    """One row of the table."""
+    reached = [one for one in results if one.reached]
+    right = [one for one in reached if not one.wrong]
+    wrong = [one for one in results if one.wrong]
+    return f"| {name} | {len(right)} of {len(reached)} | {len(results) - len(reached)} | {len(wrong)} |"
+
+
+def main() -> int:
+    """Walk the steps; 0 when nothing was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=20, help="of each step")
+    parser.add_argument("--seed", type=int, default=1, help="the first one")
+    parser.add_argument("--only", default="", help="steps, by a part of their name")
+    parser.add_argument("--wide", type=int, default=3, help="runs at a time")
+    given = parser.parse_args()
+    rows, bad = [], 0
+    with ExitStack() as stack:
+        standing, world = stand(stack, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tony-airflow-"))))
+        acts: list[tuple[str, Callable[[int], Result]]] = [
+            *((step.name, lambda seed, step=step: kill_at(step, standing, world, seed)) for step in STEPS),
+            *((how.name, lambda seed, how=how: cancel(how, standing, world, seed)) for how in CANCELS),
+        ]
+        for name, act in acts:
+            if given.only in name:
+                results = list(runs(act, given.runs, given.seed, lambda line: print(line, flush=True), given.wide))
+                rows.append(summary(name, results))
+                bad += sum(bool(one.wrong) for one in results)
+    print("\n| step | right | not at the step | wrong |\n| --- | --- | --- | --- |")
+    print("\n".join(rows))
+    return 1 if bad else 0
+
+
+def stand(stack: ExitStack, folder: Path) -> tuple[Airflow, World]:
+    """A YARN, an HDFS and an Airflow below `folder`, ended with the stack."""
+    from tests.conftest import YARN_SETTINGS
+    from tony.yarn import start_driver, stop_driver
+
+    cluster = LocalCluster(folder / "yarn")
+    stack.callback(cluster.stop)
+    cluster.start(YARN_SETTINGS)
+    os.environ["TONY_STATE_DIR"] = str(folder / "state")
+    start_driver(cluster.conf_dir, cluster.bin_dir, folder / "state" / "driver")
+    stack.callback(stop_driver)
+    (folder / "airflow").mkdir()
+    environment = {**os.environ, **user_of(cluster), **settings(folder / "airflow")}
+    assert airflow("db", "migrate", environment=environment).returncode == 0
+    standing = Airflow(folder / "airflow", environment)
+    stack.callback(standing.stop)
+    standing.start()
+    world = World(cluster.conf_dir)
+    stack.callback(world.close)
+    wait_for(lambda: standing.knows("waits_once"), "the DAGs", 60.0, 0.2)
+    return standing, world
+
+
+def user_of(cluster: LocalCluster) -> dict[str, str]:
+    """Variables of a user of the cluster, and of the test DAGs."""
+    return {
+        "HADOOP_CONF_DIR": str(cluster.conf_dir),
+        "PATH": f"{cluster.bin_dir}:{os.environ['PATH']}",
+        "TONY_TEST_JOBS": str(Path(__file__).parents[1] / "jobs"),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
