@@ -82,12 +82,14 @@ def address_in(settings: Settings, name: str | None) -> Address:
 
 
 @contextlib.contextmanager
-def planned(asked: Asked, progress: Progress | None = None, warm_up: bool = False) -> Iterator[Planned]:
+def planned(
+    asked: Asked, progress: Progress | None = None, warm_up: bool = False, address: Address | None = None
+) -> Iterator[Planned]:
     """Connect and plan; the cluster is closed at the end. `warm_up`: start its submit driver beside the packing.
 
-    Raises UsageError and Refused with origins, Unreachable, PackagingError.
+    `address`: where, when it is not what the settings say. Raises UsageError and Refused with origins, Unreachable, PackagingError.
     """
-    address = asked.address
+    address = address or asked.address
     with contextlib.closing(connect(address)) as cluster:
         start = getattr(cluster, "warm_up", None)
         if warm_up and start is not None:

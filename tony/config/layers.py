@@ -14,7 +14,7 @@ from typing import Any
 
 from tony.config import keys, rolekeys, values
 from tony.config.key import Key, Kind
-from tony.config.nodes import Node, Scalar, Table, written
+from tony.config.nodes import Node, Scalar, Table, table_of, written
 from tony.errors import Problem
 from tony.paths import config_file
 
@@ -49,17 +49,21 @@ class Given:
 class Request:
     """What a command was called with. `flags` are texts by key name; `sets` the ``-c key=value`` words.
 
-    `arguments` follow the `script`; without one they are added to the command of the job file.
+    `arguments` follow the `script`; without one they are added to the command of the job file. `job_document` is
+    what stands in the job file where it was not read from there: its text, or plain values. Relative paths in it
+    start at the file's folder all the same. `caller` is what messages say of flags and `sets`.
     """
 
     flags: Mapping[str, Sequence[str]] = field(default_factory=dict)
     sets: Sequence[str] = ()
     job_file: Path | None = None
+    job_document: str | Mapping[str, Any] | None = None
     script: str | None = None
     arguments: Sequence[str] = ()
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     folder: Path = field(default_factory=Path.cwd)
     user_file: Path | None = None
+    caller: str = COMMAND_LINE
 
 
 class Settings:
@@ -138,7 +142,7 @@ def gather(request: Request) -> Settings:
     _variables(settings, request)
     if request.job_file is not None:
         settings.job_file = request.folder / request.job_file
-        _file(settings, settings.job_file, request.job_file.name, Layer.JOB)
+        _file(settings, settings.job_file, request.job_file.name, Layer.JOB, request.job_document)
     user_file = request.user_file or config_file()
     if request.user_file is not None or user_file.is_file():
         _file(settings, user_file, str(user_file), Layer.USER)
@@ -155,7 +159,7 @@ def _more_arguments(settings: Settings, request: Request) -> None:
     if command is None:
         shown = _short(" ".join(request.arguments))
         message = "arguments were given, but the job file has no command for all roles to add them to."
-        settings.problems.append(Problem("command", message, shown, COMMAND_LINE))
+        settings.problems.append(Problem("command", message, shown, request.caller))
         return
     words = (*command.value, *request.arguments)
     settings.add("command", Given(words, " ".join(words), command.origin, command.layer, command.folder))
@@ -165,15 +169,15 @@ def _flags(settings: Settings, request: Request) -> None:
     by_name = {key.name: key for key in (*keys.KEYS, *rolekeys.ROLE_FLAGS)}
     for name, texts in request.flags.items():
         key = by_name[name]
-        _texts(settings, key, tuple(texts), f"{key.flag} {COMMAND_LINE}", Layer.FLAG, request.folder)
+        _texts(settings, key, tuple(texts), f"{key.flag} {request.caller}", Layer.FLAG, request.folder)
     if request.script is not None:
         words = (request.script, *request.arguments)
         shown = " ".join(words)
-        settings.add("command", Given(words, shown, COMMAND_LINE, Layer.FLAG, request.folder))
+        settings.add("command", Given(words, shown, request.caller, Layer.FLAG, request.folder))
 
 
 def _sets(settings: Settings, request: Request) -> None:
-    origin = f"-c {COMMAND_LINE}"
+    origin = f"-c {request.caller}"
     for word in request.sets:
         name, separator, text = word.partition("=")
         key = keys.find(name)
@@ -204,18 +208,23 @@ def _texts(settings: Settings, key: Key, texts: tuple[str, ...], origin: str, la
     settings.add(key.name, Given(value, shown, origin, layer, folder))
 
 
-def _file(settings: Settings, path: Path, called: str, layer: Layer) -> None:
+def _file(
+    settings: Settings, path: Path, called: str, layer: Layer, document: str | Mapping[str, Any] | None = None
+) -> None:
     # PyYAML is loaded only by those who have a file.
-    from tony.config.load import read_file
+    from tony.config.load import read_file, read_table
 
-    table = read_file(path)
+    if document is None:
+        table = read_file(path)
+    else:
+        table = read_table(document, called) if isinstance(document, str) else table_of(document)
     _walk(settings, table, "", called, layer, path.parent.absolute())
 
 
 def _walk(settings: Settings, table: Table, prefix: str, called: str, layer: Layer, folder: Path) -> None:
     for entry, node in table.entries.items():
         name = prefix + entry
-        origin = f"{called}:{node.line}"
+        origin = _origin(called, node)
         key = keys.find(name)
         if key is not None:
             _node(settings, key, node, origin, layer, folder)
@@ -229,11 +238,11 @@ def _section(settings: Settings, name: str, node: Node, called: str, layer: Laye
     if isinstance(node, Scalar) and node.null and name.startswith("roles."):
         node = Table({}, node.line)
     if not isinstance(node, Table):
-        problem = Problem(name, "must be a map of keys and values.", written(node), f"{called}:{node.line}")
+        problem = Problem(name, "must be a map of keys and values.", written(node), _origin(called, node))
         settings.problems.append(problem)
         return
     if name.startswith("roles."):
-        origin = f"{called}:{node.line}"
+        origin = _origin(called, node)
         settings.add(name, Given(name.partition(".")[2], written(node), origin, layer, folder))
     _walk(settings, node, name + ".", called, layer, folder)
 
@@ -245,6 +254,10 @@ def _node(settings: Settings, key: Key, node: Node, origin: str, layer: Layer, f
         settings.problems.append(Problem(key.name, str(error), written(node), origin))
         return
     settings.add(key.name, Given(value, written(node), origin, layer, folder))
+
+
+def _origin(called: str, node: Node) -> str:
+    return f"{called}:{node.line}" if node.line else called
 
 
 def _unknown(name: str, text: str, origin: str) -> Problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -43,3 +44,18 @@ def written(node: Node) -> str:
         return f"[{inner}{', ...' if len(node.nodes) > 6 else ''}]"
     inner = ", ".join(f"{name}: {written(value)}" for name, value in list(node.entries.items())[:6])
     return f"{{{inner}{', ...' if len(node.entries) > 6 else ''}}}"
+
+
+def table_of(values: Mapping[str, Any]) -> Table:
+    """Plain values as if they had been read from a file: maps, lists, texts, numbers, truth values and None."""
+    return Table({str(name): _node_of(value) for name, value in values.items()})
+
+
+def _node_of(value: Any) -> Node:
+    if isinstance(value, Mapping):
+        return table_of(value)
+    if isinstance(value, (list, tuple)):
+        return Items(tuple(_node_of(item) for item in value))
+    if value is None:
+        return Scalar("", null=True)
+    return Scalar(str(value).lower() if isinstance(value, bool) else str(value))

@@ -1,0 +1,503 @@
+"""A training job as a task: submitted once, waited for, ended with the task, its end told in Airflow's words."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+from airflow.sdk import BaseOperator, Context
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+    TaskDeferralError,
+    TaskDeferralTimeout,
+)
+from airflow.sdk.log import mask_secret
+
+from tony import client
+from tony.airflow.hook import TonyHook
+from tony.airflow.identity import Identity
+from tony.airflow.link import LINKS, links_of
+from tony.airflow.parameters import JOB_FILE_ENDINGS, PARAMETERS, Asking, asked_by
+from tony.airflow.reaper import LEFTOVER_S, Order, Reaper, end_others
+from tony.airflow.result import RETRIED, check_retried, document_of, failure, story, translated
+from tony.airflow.trigger import TonyTrigger, address_values
+from tony.airflow.watch import Watch
+from tony.asked import Asked, planned
+from tony.clusters import Address, connect
+from tony.containers import Cluster, SubmitProgress
+from tony.errors import NoSuchJob, TonyError
+from tony.jobhandle import JobHandle
+from tony.outcome import Outcome
+from tony.state import JobState, Reason
+from tony.units import format_bytes
+
+ENDED_WITH_TASK = "ended with its Airflow task"
+"""The reason that a job keeps when a task has ended it."""
+_KILL_EXTRA_S = 60.0
+_SLEEP_S = 0.5
+
+
+class _EndedWhileSubmitting(KeyboardInterrupt):
+    """Ends a submit that is under way, which takes back what it has done, as after Ctrl-C."""
+
+
+class TonyOperator(BaseOperator):  # type: ignore[misc]
+    """Submit a job, wait for it, and return its ``tony.job/1`` document.
+
+    The job is described as for ``tony submit``: `script` with `script_args` (a list), or `job_file` (a path, rendered
+    with Jinja; or YAML text; or a dict), and parameters named as the flags; `settings` sets any other key. Relative
+    paths start at the dag's folder. `yarn_queue` is the flag ``--queue``: `queue` is Airflow's own.
+
+    `durable`: all tries of the task attach to one application while it lives or has succeeded; a task that somebody
+    has cleared gets a new one. Otherwise every try submits its own.
+    `deferrable`: wait in the triggerer. `wait_for_completion` False: succeed once the cluster has accepted the job.
+    `poll_interval`, `kill_grace`: seconds. `cancel_on_kill`: the job ends with the task.
+    `retry_on`: faults and reasons after which Airflow may try again; after others the task fails for good.
+    """
+
+    template_fields: ClassVar[Sequence[str]] = (
+        *PARAMETERS,
+        *("script", "script_args", "job_file", "settings", "conn_id", "cluster"),
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "job_file": "yaml",
+        "settings": "json",
+        "env": "json",
+        "script_args": "json",
+    }
+    operator_extra_links = LINKS
+    ui_color = "#dbe7f3"
+
+    def __init__(
+        self,
+        *,
+        script: str | None = None,
+        script_args: Sequence[Any] = (),
+        job_file: str | Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        framework: str | None = None,
+        workers: int | str | None = None,
+        ps: int | str | None = None,
+        chief: bool | str | None = None,
+        evaluator: bool | str | None = None,
+        roles: Sequence[str] | None = None,
+        min_workers: int | str | None = None,
+        max_workers: int | str | None = None,
+        procs_per_task: int | str | None = None,
+        memory: str | None = None,
+        vcores: int | str | None = None,
+        gpus: int | str | None = None,
+        am_memory: str | None = None,
+        src: str | None = None,
+        exclude: Sequence[str] | None = None,
+        venv: str | None = None,
+        python: str | None = None,
+        files: Sequence[str] | None = None,
+        image: str | None = None,
+        env: Mapping[str, Any] | None = None,
+        secrets: Sequence[str] | Mapping[str, str] | None = None,
+        name: str | None = None,
+        yarn_queue: str | None = None,
+        node_label: str | None = None,
+        tags: Sequence[str] | None = None,
+        restart: str | None = None,
+        max_restarts: int | str | None = None,
+        am_attempts: int | str | None = None,
+        max_duration: str | timedelta | None = None,
+        queue_timeout: str | timedelta | None = None,
+        gang_timeout: str | timedelta | None = None,
+        hang_timeout: str | timedelta | None = None,
+        on_hang: str | None = None,
+        success: str | None = None,
+        checkpoint_dir: str | None = None,
+        quantize: int | str | None = None,
+        conn_id: str | None = TonyHook.default_conn_name,
+        cluster: str | None = None,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        wait_for_completion: bool = True,
+        poll_interval: float = 10.0,
+        durable: bool = True,
+        cancel_on_kill: bool = True,
+        kill_grace: float = 3.0,
+        retry_on: Collection[str] = RETRIED,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.script = script
+        self.script_args = script_args
+        self.job_file = job_file
+        self.settings = settings
+        self.framework = framework
+        self.workers = workers
+        self.ps = ps
+        self.chief = chief
+        self.evaluator = evaluator
+        self.roles = roles
+        self.min_workers = min_workers
+        self.max_workers = max_workers
+        self.procs_per_task = procs_per_task
+        self.memory = memory
+        self.vcores = vcores
+        self.gpus = gpus
+        self.am_memory = am_memory
+        self.src = src
+        self.exclude = exclude
+        self.venv = venv
+        self.python = python
+        self.files = files
+        self.image = image
+        self.env = env
+        self.secrets = secrets
+        self.name = name
+        self.yarn_queue = yarn_queue
+        self.node_label = node_label
+        self.tags = tags
+        self.restart = restart
+        self.max_restarts = max_restarts
+        self.am_attempts = am_attempts
+        self.max_duration = max_duration
+        self.queue_timeout = queue_timeout
+        self.gang_timeout = gang_timeout
+        self.hang_timeout = hang_timeout
+        self.on_hang = on_hang
+        self.success = success
+        self.checkpoint_dir = checkpoint_dir
+        self.quantize = quantize
+        self.conn_id = conn_id
+        self.cluster = cluster
+        self.deferrable = deferrable
+        self.wait_for_completion = wait_for_completion
+        self.poll_interval = poll_interval
+        self.durable = durable
+        self.cancel_on_kill = cancel_on_kill
+        self.kill_grace = kill_grace
+        self.retry_on = tuple(retry_on)
+        check_retried(self.retry_on)
+        self.links: dict[str, str] = {}
+        self._job_path: Path | None = None
+        self._order: Order | None = None
+        self._submitting = False
+        self._killed = False
+        self._reaper: Reaper | None = None
+        self._step = ""
+
+    # The life of a task ---------------------------------------------------------------------------------------
+
+    def execute(self, context: Context) -> Any:
+        """Submit or attach, then wait, here or in the triggerer. AirflowFailException where no try can help."""
+        with self._in_airflows_words(context):
+            return self._run(context)
+
+    def execute_complete(
+        self,
+        context: Context,
+        event: Mapping[str, Any],
+        application_id: str,
+        address: Mapping[str, Any],
+        attached: bool,
+    ) -> Any:
+        """The trigger has seen the job's end, or could not look any longer; then this process looks."""
+        with self._in_airflows_words(context):
+            if "error" in event:
+                self.log.warning("the triggerer gave up: %s. Waiting here instead.", event["error"])
+            place = Address(**address)
+            self._order = self._order_for(place, application_id)
+            self._publish(context, place, application_id)
+            return self._to_the_end(context, place, application_id, attached)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """As Airflow has it; a wait that ended without the job's end must not leave the job behind."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout:
+            with contextlib.suppress(TonyError):
+                self._order = self._order_for(*self._known_to_the_cluster(context))
+            self.on_kill()
+            raise
+        except TaskDeferralError as error:
+            self.log.warning("the triggerer gave up: %s. Waiting here instead.", error)
+            with self._in_airflows_words(context):
+                address, application_id = self._known_to_the_cluster(context)
+                self._order = self._order_for(address, application_id)
+                return self._to_the_end(context, address, application_id, attached=True)
+
+    def on_kill(self) -> None:
+        """End the job, also one that is just being submitted; returns when the cluster has confirmed its end.
+
+        Airflow calls this from a signal's handler, 5 s before it ends this process: another one does the work.
+        """
+        if self._killed or self._order is None:
+            return
+        self._killed = True
+        if not self.cancel_on_kill:
+            self.log.info("the job goes on: cancel_on_kill is off")
+            return
+        self._reaper = Reaper.start(self._order)
+        if self._submitting:
+            raise _EndedWhileSubmitting
+        self._reaped(self.kill_grace + _KILL_EXTRA_S)
+
+    def _reaped(self, timeout_s: float) -> None:
+        if self._reaper is not None:
+            self._tell(self._reaper.wait(timeout_s)[1])
+
+    @contextlib.contextmanager
+    def _in_airflows_words(self, context: Context) -> Iterator[None]:
+        """Errors of ours become Airflow's; a job that nobody will look for again is not left behind."""
+        try:
+            yield
+        except _EndedWhileSubmitting:
+            self._reaped(LEFTOVER_S + _KILL_EXTRA_S)
+            raise AirflowException("the task was ended while it submitted its job") from None
+        except KeyboardInterrupt:
+            self.on_kill()
+            raise
+        except AirflowNotFoundException as error:
+            raise AirflowFailException(str(error)) from error
+        except TonyError as error:
+            self._left_behind(context)
+            raise translated(error) from error
+        except Exception:
+            self._left_behind(context)
+            raise
+
+    def _left_behind(self, context: Context) -> None:
+        """The wait failed, not the job: the next try attaches; without a next try the job is ended."""
+        instance = context["ti"]
+        if self._killed or self._order is None or not self._order.application_id or not self.cancel_on_kill:
+            return
+        if self.durable and instance.try_number <= instance.max_tries:
+            self.log.info("%s goes on; the next try finds it", self._order.application_id)
+        else:
+            self.on_kill()
+
+    def _run(self, context: Context) -> Any:
+        address, application_id, attached = self._submit(context)
+        self._publish(context, address, application_id)
+        if not self.wait_for_completion:
+            self._order = None
+            return {"schema": "tony.submitted/1", "application_id": application_id, "attached": attached}
+        if self.deferrable:
+            place = address_values(address)
+            self.defer(
+                trigger=TonyTrigger(application_id, place, self.poll_interval, self.cancel_on_kill, self.kill_grace),
+                method_name="execute_complete",
+                kwargs={"application_id": application_id, "address": place, "attached": attached},
+                timeout=self.execution_timeout,
+            )
+        return self._to_the_end(context, address, application_id, attached)
+
+    # Submitting -----------------------------------------------------------------------------------------------
+
+    def _submit(self, context: Context) -> tuple[Address, str, bool]:
+        """Where the job is, its id, and whether it was there before."""
+        asked, address, identity = self._wanted(context)
+        for warning in asked.resolved.warnings:
+            self.log.warning("%s", warning)
+        if self._killed:
+            raise AirflowException("the task was ended before it submitted its job")
+        self._order = Order(address, "", identity.key, ENDED_WITH_TASK, self.kill_grace)
+        self._submitting = True
+        try:
+            handle = self._submitted(asked, address, identity)
+            self._order = self._order_for(address, handle.application_id)
+        finally:
+            self._submitting = False
+        handle.close()
+        return address, handle.application_id, handle.attached
+
+    def _wanted(self, context: Context) -> tuple[Asked, Address, Identity]:
+        """The job, where it is to run, and whose it is."""
+        hook = TonyHook(self.conn_id, self.cluster)
+        asked = self._asked(context, hook)
+        identity = Identity.of(context["ti"], self.retries or 0, self.durable, hook.place.namespace)
+        return asked, hook.place.address(asked.settings, self.cluster), identity
+
+    def _submitted(self, asked: Asked, address: Address, identity: Identity) -> JobHandle:
+        """The task's one application: found, or submitted now. What the submit needed (a JVM) is closed again."""
+        with contextlib.closing(connect(address)) as cluster:
+            found = client.submitted(identity.key, cluster)
+            if found is not None:
+                self.log.info("attached to %s, submitted by an earlier try", found.application_id)
+                return found
+            self._end_earlier(cluster, identity)
+        job = replace(asked.resolved.job, tags=(*asked.resolved.job.tags, identity.tag))
+        asked = replace(asked, resolved=replace(asked.resolved, job=job))
+        with planned(asked, self._told, warm_up=True, address=address) as made:
+            for warning in made.plan.warnings:
+                self.log.warning("%s", warning)
+            handle = client.submit(
+                made.plan,
+                made.cluster,
+                self._told,
+                asked.resolved.secrets,
+                command_at=time.time(),
+                idempotency_key=identity.key,
+            )
+        self.log.info("%s %s", "attached to" if handle.attached else "submitted", handle.application_id)
+        return handle
+
+    def _told(self, progress: SubmitProgress) -> None:
+        """One line for each step of packing and uploading."""
+        if progress.step != self._step:
+            self._step = progress.step
+            size = f", {format_bytes(progress.total)}" if progress.total else ""
+            self.log.info("%s%s", progress.step, size)
+
+    def _end_earlier(self, cluster: Cluster, identity: Identity) -> None:
+        """End what this task had submitted before it was cleared, or in a try that was not durable."""
+        user = getattr(cluster, "user", None)
+        reports = cluster.list(user=user, tag=identity.tag)
+        living = [one for one in reports if not one.state.ended and identity.key_tag not in one.tags]
+        end_others(cluster, iter(living), ENDED_WITH_TASK, self.kill_grace, lambda line: self.log.info("%s", line))
+
+    def _asked(self, context: Context, hook: TonyHook) -> Asked:
+        instance = context["ti"]
+        title = f"{instance.dag_id}.{instance.task_id}"
+        if instance.map_index >= 0:
+            title += f".{instance.map_index}"
+        self._read_job_file(context)
+        document = self.job_file or None
+        if isinstance(self.secrets, Mapping):
+            for value in self.secrets.values():
+                mask_secret(value)
+        asking = Asking(
+            title=title,
+            folder=self._folder,
+            values={name: getattr(self, name) for name in PARAMETERS},
+            settings=self.settings or {},
+            script=self.script,
+            script_args=self.script_args,
+            job_file=self._job_path or (Path("job_file") if document is not None else None),
+            job_document=document,
+        )
+        return asked_by(asking, hook.place)
+
+    @property
+    def _folder(self) -> Path:
+        """Where relative paths start."""
+        return Path(self.dag.folder) if self.has_dag() and self.dag.fileloc else Path.cwd()
+
+    # The job file ---------------------------------------------------------------------------------------------
+
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
+        """As Airflow has it, with the job file's text in the place of its path."""
+        self._load_job_file()
+        super().render_template_fields(context, jinja_env)
+
+    def _load_job_file(self) -> bool:
+        """Put the text of the job file, if it can be read, into the place of its path.
+
+        `template_ext` would do this to every word of every parameter that ends like a job file's name.
+        """
+        text = self.job_file
+        if not isinstance(text, str) or "\n" in text or not text.endswith(JOB_FILE_ENDINGS):
+            return False
+        searched = self.dag.template_searchpath if self.has_dag() else None
+        for path in (
+            Path(folder) / text
+            for folder in (self._folder, *([searched] if isinstance(searched, str) else searched or ()))
+        ):
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                self.job_file = path.read_text("utf-8-sig")
+                self._job_path = path
+                return True
+        return False
+
+    def _read_job_file(self, context: Context) -> None:
+        """A path that was itself a template, or came from another task, is read and rendered only now."""
+        if self._load_job_file():
+            self.job_file = self.render_template(self.job_file, context)
+        elif (
+            isinstance(self.job_file, str) and self.job_file.endswith(JOB_FILE_ENDINGS) and "\n" not in self.job_file
+        ):
+            # Reading it again says what is wrong with it.
+            self._job_path, self.job_file = self._folder / self.job_file, None
+
+    # Waiting and ending ---------------------------------------------------------------------------------------
+
+    def _to_the_end(self, context: Context, address: Address, application_id: str, attached: bool) -> Any:
+        outcome, tracking_url = self._waited(context, address, application_id)
+        self._order = None
+        if attached and outcome.reason is Reason.CANCELLED and outcome.message == ENDED_WITH_TASK:
+            self.log.info("%s was being ended when it was found; submitting anew", application_id)
+            return self._run(context)
+        return self._finished(application_id, outcome, tracking_url)
+
+    def _waited(self, context: Context, address: Address, application_id: str) -> tuple[Outcome, str]:
+        """Look at the job until it has ended; how, and its tracking URL. No JVM lives meanwhile."""
+        hook = TonyHook(conn_id=None, address=address)
+        with (
+            contextlib.closing(hook.get_conn()) as cluster,
+            contextlib.closing(JobHandle(application_id, cluster)) as handle,
+        ):
+            watch = Watch(handle)
+            while (outcome := watch.look()) is None:
+                self._tell(watch.lines)
+                if watch.urls:
+                    self._publish(context, address, application_id, watch.urls)
+                self._pause()
+            self._tell(watch.lines)
+            with contextlib.suppress(TonyError):
+                return outcome, handle.report().tracking_url
+            return outcome, ""
+
+    def _tell(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.log.info("%s", line)
+
+    def _pause(self) -> None:
+        """Until the next look; a signal's handler cannot wake a sleep, so none is long."""
+        until = time.monotonic() + self.poll_interval
+        while True:
+            if self._killed:
+                raise AirflowException("the task was ended")
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                return
+            time.sleep(min(_SLEEP_S, left_s))
+
+    def _finished(self, application_id: str, outcome: Outcome, tracking_url: str) -> dict[str, Any]:
+        record = client.record_of(application_id)
+        if outcome.state is JobState.SUCCEEDED:
+            self._tell(story(application_id, outcome, record))
+            return document_of(application_id, outcome, record, tracking_url)
+        for line in story(application_id, outcome, record):
+            self.log.error("%s", line)
+        if self._killed:
+            raise AirflowException(f"{application_id} was ended with the task")
+        raise failure(application_id, outcome, self.retry_on)
+
+    def _publish(
+        self, context: Context, address: Address, application_id: str, offered: Mapping[str, str] | None = None
+    ) -> None:
+        """Leave the id and the links in XCom: at every try, because Airflow clears XCom before each."""
+        instance = context["ti"]
+        found = links_of(application_id, address, offered or {})
+        if self.do_xcom_push and offered is None:
+            instance.xcom_push(key="application_id", value=application_id)
+        for key, url in found.items():
+            if self.links.get(key) != url:
+                instance.xcom_push(key=key, value=url)
+        self.links.update(found)
+
+    def _order_for(self, address: Address, application_id: str) -> Order:
+        return Order(address, application_id, "", ENDED_WITH_TASK, self.kill_grace)
+
+    def _known_to_the_cluster(self, context: Context) -> tuple[Address, str]:
+        """The job of a task that was deferred and comes back without what it knew then. Raises NoSuchJob."""
+        _, address, identity = self._wanted(context)
+        with contextlib.closing(connect(address)) as cluster:
+            found = client.submitted(identity.key, cluster)
+            if found is None:
+                raise NoSuchJob("the task's job neither lives nor has succeeded")
+            found.close()
+            return address, found.application_id

@@ -1,0 +1,127 @@
+"""Waiting for a job in Airflow's triggerer, without a worker's slot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from tony.airflow.hook import TonyAsyncHook
+from tony.airflow.reaper import Order, Reaper
+from tony.airflow.watch import Watch
+from tony.clusters import Address
+from tony.errors import TonyError
+from tony.records import plain
+
+_KILL_BOUND_S = 25.0
+"""Airflow gives `on_kill` 30 s."""
+_DEFERRED = "deferred"
+
+
+class TonyTrigger(BaseTrigger):  # type: ignore[misc]
+    """Fires once, when the job has ended: ``{"application_id", "state", "reason"}``, or with an ``error`` instead.
+
+    `address`: an `Address` as plain values. `poll_interval`: seconds between two looks. The job ends with the task
+    (`cancel_on_kill`) only when a user ends the task, never with the triggerer.
+    """
+
+    def __init__(
+        self,
+        application_id: str,
+        address: Mapping[str, Any],
+        poll_interval: float = 10.0,
+        cancel_on_kill: bool = True,
+        kill_grace: float = 3.0,
+    ) -> None:
+        super().__init__()
+        self.application_id = application_id
+        self.address = dict(address)
+        self.poll_interval = poll_interval
+        self.cancel_on_kill = cancel_on_kill
+        self.kill_grace = kill_grace
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class and its arguments."""
+        return "tony.airflow.trigger.TonyTrigger", {
+            "application_id": self.application_id,
+            "address": self.address,
+            "poll_interval": self.poll_interval,
+            "cancel_on_kill": self.cancel_on_kill,
+            "kill_grace": self.kill_grace,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look at the job until it has ended. What it reports meanwhile goes to the task's log."""
+        try:
+            event = await self._until_end()
+        except TonyError as error:
+            event = {"application_id": self.application_id, "error": error.message, "kind": type(error).__name__}
+        yield TriggerEvent(event)
+
+    async def _until_end(self) -> dict[str, Any]:
+        hook = TonyAsyncHook(conn_id=None, address=Address(**self.address))
+        handle = await hook.open(self.application_id)
+        try:
+            watch = Watch(handle)
+            while (outcome := await hook.call(watch.look)) is None:
+                self._log(watch.lines)
+                await asyncio.sleep(self.poll_interval)
+            self._log(watch.lines)
+            return {
+                "application_id": self.application_id,
+                "state": outcome.state.value,
+                "reason": outcome.reason.value,
+            }
+        finally:
+            await asyncio.shield(hook.close(handle))
+
+    def _log(self, lines: list[str]) -> None:
+        for line in lines:
+            self.log.info("%s", line)
+
+    async def on_kill(self) -> None:
+        """End the job, because a user has ended the task; what was seen of its end is logged.
+
+        A trigger that only moves to another triggerer is told the same way: then the task is still deferred.
+        """
+        if not self.cancel_on_kill:
+            self.log.info("%s goes on: cancel_on_kill is off", self.application_id)
+            return
+        if await self._still_deferred():
+            self.log.info("the task is still deferred; %s goes on", self.application_id)
+            return
+        order = Order(
+            Address(**self.address), self.application_id, "", "ended with its Airflow task", self.kill_grace
+        )
+        hook = TonyAsyncHook(conn_id=None)
+        reaper = await hook.call(lambda: Reaper.start(order))
+        _, said = await hook.call(lambda: reaper.wait(_KILL_BOUND_S))
+        self._log(said)
+
+    async def _still_deferred(self) -> bool:
+        """Whether Airflow still has the task deferred. Where it cannot say, it is going down, and the task is not."""
+        instance = self.task_instance
+        if instance is None:
+            return False
+        key = instance.task_id if instance.map_index < 0 else f"{instance.task_id}_{instance.map_index}"
+        try:
+            states = await asyncio.to_thread(
+                RuntimeTaskInstance.get_task_states,
+                dag_id=instance.dag_id,
+                task_ids=[instance.task_id],
+                run_ids=[instance.run_id],
+                map_index=instance.map_index,
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known then
+            self.log.warning("Airflow does not say what became of the task: %s", error)
+            return True
+        return str(states.get(instance.run_id, {}).get(key)) == _DEFERRED
+
+
+def address_values(address: Address) -> dict[str, Any]:
+    """The address as plain values, for a trigger's arguments."""
+    values: dict[str, Any] = plain(address)
+    return values
