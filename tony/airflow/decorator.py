@@ -30,7 +30,7 @@ if __name__ == "__main__":
 _ARGUMENTS = "task_arguments.json"
 
 
-class TonyDecoratedOperator(DecoratedOperator, TonyOperator):  # type: ignore[misc]
+class TonyDecoratedOperator(DecoratedOperator, TonyOperator):
     """The function's source travels, not its surroundings: it imports what it needs, and its arguments are JSON.
 
     What it returns stays in its process; the task's result is the job's ``tony.job/1``.

@@ -79,7 +79,7 @@ class Place:
         return address_in(settings, name or self.cluster or None)
 
 
-class TonyHook(BaseHook):  # type: ignore[misc]
+class TonyHook(BaseHook):
     """Jobs on the cluster of a connection.
 
     The connection `tony_default` may be missing: then the cluster is found as on the command line. `cluster` names

@@ -16,7 +16,7 @@ from tony.hadoop import HadoopConf
 _APPLICATION = re.compile(r"application_(\d+_\d+)")
 
 
-class _JobLink(BaseOperatorLink):  # type: ignore[misc]
+class _JobLink(BaseOperatorLink):
     """A URL that the task leaves in XCom, from where the web interface takes it; empty until there is one."""
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:

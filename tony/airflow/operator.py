@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,20 +23,20 @@ from airflow.sdk.log import mask_secret
 from tony import client
 from tony.airflow.hook import TonyHook
 from tony.airflow.identity import Identity
+from tony.airflow.jobfile import INLINE, JobFile, is_path
 from tony.airflow.link import LINKS, links_of
-from tony.airflow.parameters import JOB_FILE_ENDINGS, PARAMETERS, Asking, asked_by
-from tony.airflow.reaper import LEFTOVER_S, Order, Reaper, end_others
+from tony.airflow.parameters import PARAMETERS, Asking, asked_by
+from tony.airflow.reaper import LEFTOVER_S, Order, Reaper
 from tony.airflow.result import RETRIED, check_retried, document_of, failure, story, translated
+from tony.airflow.submission import Submission
 from tony.airflow.trigger import TonyTrigger, address_values
 from tony.airflow.watch import Watch
-from tony.asked import Asked, planned
+from tony.asked import Asked
 from tony.clusters import Address, connect
-from tony.containers import Cluster, SubmitProgress
 from tony.errors import NoSuchJob, TonyError
 from tony.jobhandle import JobHandle
 from tony.outcome import Outcome
-from tony.state import JobState, Reason
-from tony.units import format_bytes
+from tony.state import JobState
 
 ENDED_WITH_TASK = "ended with its Airflow task"
 """The reason that a job keeps when a task has ended it."""
@@ -49,7 +48,7 @@ class _EndedWhileSubmitting(KeyboardInterrupt):
     """Ends a submit that is under way, which takes back what it has done, as after Ctrl-C."""
 
 
-class TonyOperator(BaseOperator):  # type: ignore[misc]
+class TonyOperator(BaseOperator):
     """Submit a job, wait for it, and return its ``tony.job/1`` document.
 
     The job is described as for ``tony submit``: `script` with `script_args` (a list), or `job_file` (a path, rendered
@@ -187,7 +186,6 @@ class TonyOperator(BaseOperator):  # type: ignore[misc]
         self._submitting = False
         self._killed = False
         self._reaper: Reaper | None = None
-        self._step = ""
 
     # The life of a task ---------------------------------------------------------------------------------------
 
@@ -234,9 +232,11 @@ class TonyOperator(BaseOperator):  # type: ignore[misc]
 
         Airflow calls this from a signal's handler, 5 s before it ends this process: another one does the work.
         """
-        if self._killed or self._order is None:
+        if self._killed:
             return
         self._killed = True
+        if self._order is None:
+            return  # nothing was submitted, and nothing will be
         if not self.cancel_on_kill:
             self.log.info("the job goes on: cancel_on_kill is off")
             return
@@ -300,14 +300,13 @@ class TonyOperator(BaseOperator):  # type: ignore[misc]
     def _submit(self, context: Context) -> tuple[Address, str, bool]:
         """Where the job is, its id, and whether it was there before."""
         asked, address, identity = self._wanted(context)
-        for warning in asked.resolved.warnings:
-            self.log.warning("%s", warning)
-        if self._killed:
-            raise AirflowException("the task was ended before it submitted its job")
-        self._order = Order(address, "", identity.key, ENDED_WITH_TASK, self.kill_grace)
         self._submitting = True
         try:
-            handle = self._submitted(asked, address, identity)
+            self._order = Order(address, "", identity.key, ENDED_WITH_TASK, self.kill_grace)
+            if self._killed:
+                raise AirflowException("the task was ended before it submitted its job")
+            submission = Submission(asked, address, identity, ENDED_WITH_TASK, self.kill_grace, self._say)
+            handle = submission.handle()
             self._order = self._order_for(address, handle.application_id)
         finally:
             self._submitting = False
@@ -321,70 +320,23 @@ class TonyOperator(BaseOperator):  # type: ignore[misc]
         identity = Identity.of(context["ti"], self.retries or 0, self.durable, hook.place.namespace)
         return asked, hook.place.address(asked.settings, self.cluster), identity
 
-    def _submitted(self, asked: Asked, address: Address, identity: Identity) -> JobHandle:
-        """The task's one application: found, or submitted now. What the submit needed (a JVM) is closed again."""
-        with contextlib.closing(connect(address)) as cluster:
-            found = client.submitted(identity.key, cluster)
-            if found is not None:
-                self.log.info("attached to %s, submitted by an earlier try", found.application_id)
-                return found
-            self._end_earlier(cluster, identity)
-        job = replace(asked.resolved.job, tags=(*asked.resolved.job.tags, identity.tag))
-        asked = replace(asked, resolved=replace(asked.resolved, job=job))
-        with planned(asked, self._told, warm_up=True, address=address) as made:
-            for warning in made.plan.warnings:
-                self.log.warning("%s", warning)
-            handle = client.submit(
-                made.plan,
-                made.cluster,
-                self._told,
-                asked.resolved.secrets,
-                command_at=time.time(),
-                idempotency_key=identity.key,
-            )
-        self.log.info("%s %s", "attached to" if handle.attached else "submitted", handle.application_id)
-        return handle
-
-    def _told(self, progress: SubmitProgress) -> None:
-        """One line for each step of packing and uploading."""
-        if progress.step != self._step:
-            self._step = progress.step
-            size = f", {format_bytes(progress.total)}" if progress.total else ""
-            self.log.info("%s%s", progress.step, size)
-
-    def _end_earlier(self, cluster: Cluster, identity: Identity) -> None:
-        """End what this task had submitted before it was cleared, or in a try that was not durable."""
-        user = getattr(cluster, "user", None)
-        reports = cluster.list(user=user, tag=identity.tag)
-        living = [one for one in reports if not one.state.ended and identity.key_tag not in one.tags]
-        end_others(cluster, iter(living), ENDED_WITH_TASK, self.kill_grace, lambda line: self.log.info("%s", line))
-
     def _asked(self, context: Context, hook: TonyHook) -> Asked:
         instance = context["ti"]
-        title = f"{instance.dag_id}.{instance.task_id}"
-        if instance.map_index >= 0:
-            title += f".{instance.map_index}"
-        self._read_job_file(context)
-        document = self.job_file or None
-        if isinstance(self.secrets, Mapping):
-            for value in self.secrets.values():
-                mask_secret(value)
+        mapped = f".{instance.map_index}" if instance.map_index >= 0 else ""
+        for value in self.secrets.values() if isinstance(self.secrets, Mapping) else ():
+            mask_secret(value)
+        job_file = self._rendered_job_file(context)
         asking = Asking(
-            title=title,
-            folder=self._folder,
+            title=f"{instance.dag_id}.{instance.task_id}{mapped}",
+            folder=self._folders[0],
             values={name: getattr(self, name) for name in PARAMETERS},
             settings=self.settings or {},
             script=self.script,
             script_args=self.script_args,
-            job_file=self._job_path or (Path("job_file") if document is not None else None),
-            job_document=document,
+            job_file=job_file.path if job_file is not None else None,
+            job_document=job_file.document if job_file is not None else None,
         )
         return asked_by(asking, hook.place)
-
-    @property
-    def _folder(self) -> Path:
-        """Where relative paths start."""
-        return Path(self.dag.folder) if self.has_dag() and self.dag.fileloc else Path.cwd()
 
     # The job file ---------------------------------------------------------------------------------------------
 
@@ -394,41 +346,37 @@ class TonyOperator(BaseOperator):  # type: ignore[misc]
         super().render_template_fields(context, jinja_env)
 
     def _load_job_file(self) -> bool:
-        """Put the text of the job file, if it can be read, into the place of its path.
+        """Put the text of the job file, if it can be read, into the place of its path."""
+        found = JobFile.found(self.job_file.strip(), self._folders) if is_path(self.job_file) else None
+        if found is not None:
+            self.job_file, self._job_path = found.document, found.path
+        return found is not None
 
-        `template_ext` would do this to every word of every parameter that ends like a job file's name.
-        """
-        text = self.job_file
-        if not isinstance(text, str) or "\n" in text or not text.endswith(JOB_FILE_ENDINGS):
-            return False
-        searched = self.dag.template_searchpath if self.has_dag() else None
-        for path in (
-            Path(folder) / text
-            for folder in (self._folder, *([searched] if isinstance(searched, str) else searched or ()))
-        ):
-            with contextlib.suppress(OSError, UnicodeDecodeError):
-                self.job_file = path.read_text("utf-8-sig")
-                self._job_path = path
-                return True
-        return False
-
-    def _read_job_file(self, context: Context) -> None:
-        """A path that was itself a template, or came from another task, is read and rendered only now."""
+    def _rendered_job_file(self, context: Context) -> JobFile | None:
+        """The job file. A path that was a template itself, or came from another task, is read only now."""
         if self._load_job_file():
             self.job_file = self.render_template(self.job_file, context)
-        elif (
-            isinstance(self.job_file, str) and self.job_file.endswith(JOB_FILE_ENDINGS) and "\n" not in self.job_file
-        ):
-            # Reading it again says what is wrong with it.
-            self._job_path, self.job_file = self._folder / self.job_file, None
+        if is_path(self.job_file):  # it could not be read; whoever reads it again says why
+            return JobFile(self._folders[0] / self.job_file, None)
+        return JobFile(self._job_path or INLINE, self.job_file) if self.job_file else None
+
+    @property
+    def _folders(self) -> Sequence[Path]:
+        """Where relative paths start, and where else a job file is looked for."""
+        if not self.has_dag():
+            return (Path.cwd(),)
+        searched: Any = self.dag.template_searchpath or ()
+        more = (searched,) if isinstance(searched, str) else searched
+        return (Path(self.dag.folder), *(Path(folder) for folder in more))
 
     # Waiting and ending ---------------------------------------------------------------------------------------
 
     def _to_the_end(self, context: Context, address: Address, application_id: str, attached: bool) -> Any:
         outcome, tracking_url = self._waited(context, address, application_id)
         self._order = None
-        if attached and outcome.reason is Reason.CANCELLED and outcome.message == ENDED_WITH_TASK:
+        if attached and not self._killed and outcome.message == ENDED_WITH_TASK:
             self.log.info("%s was being ended when it was found; submitting anew", application_id)
+            self._publish(context, address, application_id)  # fails in a process that Airflow has lost
             return self._run(context)
         return self._finished(application_id, outcome, tracking_url)
 
@@ -452,7 +400,10 @@ class TonyOperator(BaseOperator):  # type: ignore[misc]
 
     def _tell(self, lines: Iterable[str]) -> None:
         for line in lines:
-            self.log.info("%s", line)
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        self.log.info("%s", line)
 
     def _pause(self) -> None:
         """Until the next look; a signal's handler cannot wake a sleep, so none is long."""

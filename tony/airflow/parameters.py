@@ -18,8 +18,6 @@ from tony.config.layers import Given, Layer, Request, Settings, gather
 from tony.errors import Problem, UsageError
 from tony.text import safe
 
-JOB_FILE_ENDINGS = (".yaml", ".yml", ".json")
-
 _CALLED = {"tags": "tag", "roles": "role", "secrets": "secret", "yarn_queue": "queue"}
 """Parameters that are called otherwise than their flag: several values, or a name that Airflow uses itself."""
 _KEYS = {(key.flag or "").lstrip("-").replace("-", "_"): key for key in flags()}

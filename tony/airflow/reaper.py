@@ -13,12 +13,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tony.client import attach
 from tony.clusters import Address, connect
-from tony.containers import AppReport, Cluster
+from tony.containers import Cluster
 from tony.errors import NoSuchJob, TonyError
 from tony.idempotency import find
 from tony.records import decode, encode
@@ -94,26 +94,11 @@ def obey(order: Order, say: Say) -> bool:
         time.sleep(_PAUSE_S)
 
 
-def end_others(cluster: Cluster, reports: Iterator[AppReport], reason: str, grace_s: float, say: Say) -> None:
-    """End applications one after the other. Raises Unreachable, NotPermitted, NotFinished."""
-    for report in reports:
-        _stop(cluster, report.application_id, reason, grace_s, say)
+def end_application(cluster: Cluster, application_id: str, reason: str, grace_s: float, say: Say) -> None:
+    """End it politely, else through the cluster; the last word is the cluster's.
 
-
-def _end(order: Order, application_id: str, say: Say) -> None:
-    with contextlib.closing(connect(order.address)) as cluster:
-        _stop(cluster, application_id, order.reason, order.grace_s, say)
-
-
-def _end_leftover(order: Order, say: Say) -> None:
-    with contextlib.closing(connect(order.address)) as cluster:
-        found = find(order.key, cluster)
-        if found is not None and not found.state.ended:
-            _stop(cluster, found.application_id, order.reason, order.grace_s, say)
-
-
-def _stop(cluster: Cluster, application_id: str, reason: str, grace_s: float, say: Say) -> None:
-    """Politely, then through the cluster; the last word is the cluster's."""
+    Raises Unreachable, NotPermitted, and NotFinished when the cluster does not confirm the end.
+    """
     try:
         with contextlib.closing(attach(application_id, cluster)) as handle:
             if not handle.report().state.ended:
@@ -127,6 +112,18 @@ def _stop(cluster: Cluster, application_id: str, reason: str, grace_s: float, sa
         say(f"{application_id} is not known to the cluster")
         return
     say(f"{application_id} is {report.state.value}, says the cluster")
+
+
+def _end(order: Order, application_id: str, say: Say) -> None:
+    with contextlib.closing(connect(order.address)) as cluster:
+        end_application(cluster, application_id, order.reason, order.grace_s, say)
+
+
+def _end_leftover(order: Order, say: Say) -> None:
+    with contextlib.closing(connect(order.address)) as cluster:
+        found = find(order.key, cluster)
+        if found is not None and not found.state.ended:
+            end_application(cluster, found.application_id, order.reason, order.grace_s, say)
 
 
 def _patiently(step: Callable[[], None], deadline: float, say: Say) -> bool:

@@ -52,13 +52,13 @@ def failure(application_id: str, outcome: Outcome, retry_on: Collection[str]) ->
     last = said.splitlines()[-1][:_LINE_CHARACTERS] if said else ""
     text = f"{application_id} {outcome.state.value} ({outcome.reason.value}): {where}{last}"
     kind = AirflowException if retried(outcome, retry_on) else AirflowFailException
-    return kind(text)  # type: ignore[no-any-return]
+    return kind(text)
 
 
 def translated(error: TonyError) -> AirflowException:
     """An error of ours as Airflow should take it; what is wrong with the request is never tried again."""
     kind = AirflowFailException if isinstance(error, _NEVER) else AirflowException
-    return kind("\n".join(error_lines(error)).removeprefix("error: "))  # type: ignore[no-any-return]
+    return kind("\n".join(error_lines(error)).removeprefix("error: "))
 
 
 def story(application_id: str, outcome: Outcome, record: SubmitRecord | None) -> Iterator[str]:

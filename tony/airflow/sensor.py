@@ -24,7 +24,7 @@ from tony.state import JobState
 from tony.storage import Storage
 
 
-class TonySensor(BaseSensorOperator):  # type: ignore[misc]
+class TonySensor(BaseSensorOperator):
     """Succeeds with the ``tony.job/1`` document of the application when that has succeeded; fails as it has failed.
 
     The job is not this task's: it lives on when the task is ended. `deferrable`: wait in the triggerer. `retry_on`:
@@ -107,7 +107,7 @@ class TonySensor(BaseSensorOperator):  # type: ignore[misc]
         return PokeReturnValue(True, document_of(self.application_id, outcome, record, tracking_url))
 
 
-class TonyDatasetSensor(BaseSensorOperator):  # type: ignore[misc]
+class TonyDatasetSensor(BaseSensorOperator):
     """Succeeds when the folder `path` holds the file `marker`, which writers of data leave when all of it is there.
 
     `path`: a URL, or a path absolute or below the user's folder, of the cluster's storage (`tony.storage`).

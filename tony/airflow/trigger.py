@@ -21,7 +21,7 @@ _KILL_BOUND_S = 25.0
 _DEFERRED = "deferred"
 
 
-class TonyTrigger(BaseTrigger):  # type: ignore[misc]
+class TonyTrigger(BaseTrigger):
     """Fires once, when the job has ended: ``{"application_id", "state", "reason"}``, or with an ``error`` instead.
 
     `address`: an `Address` as plain values. `poll_interval`: seconds between two looks. The job ends with the task
