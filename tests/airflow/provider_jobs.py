@@ -36,11 +36,11 @@ class Instance:
         self.xcom[key] = value
 
 
-def training(script: str = "exit_0.py", *args: str, **more: Any) -> TonyOperator:
+def training(job: str = "exit_0.py", *args: str, **more: Any) -> TonyOperator:
     """An operator for a script of `tests/jobs`, with short intervals."""
     given = {
         "task_id": "train",
-        "script": str(JOBS / script),
+        "script": str(JOBS / job),
         "script_args": list(args),
         "cluster": "local",
         "memory": "256m",

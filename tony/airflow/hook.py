@@ -10,9 +10,8 @@ import asyncio
 import contextlib
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, TypeVar
 
 from airflow.sdk import BaseHook
@@ -27,8 +26,6 @@ from tony.errors import Problem, TonyError, UsageError
 from tony.jobhandle import JobHandle
 
 T = TypeVar("T")
-
-_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -145,11 +142,11 @@ class TonyHook(BaseHook):
 
 
 class TonyAsyncHook(TonyHook):
-    """The same for an event loop: what blocks runs in a few threads of its own, however many triggers there are."""
+    """The same for an event loop: what blocks runs in the loop's threads, of which there are only so many."""
 
     async def call(self, question: Callable[[], T]) -> T:
         """The answer of something that blocks, asked in a thread. Each call of the client has a deadline."""
-        return await asyncio.get_running_loop().run_in_executor(_threads(), question)
+        return await asyncio.to_thread(question)
 
     async def open(self, application_id: str) -> JobHandle:
         """A handle whose job was not looked for yet; give it to `close` afterwards."""
@@ -163,8 +160,3 @@ class TonyAsyncHook(TonyHook):
 def _close(handle: JobHandle) -> None:
     handle.close()
     handle.cluster.close()
-
-
-@lru_cache(maxsize=1)
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_THREADS, "tony")

@@ -67,9 +67,9 @@ class TonyTrigger(BaseTrigger):
         try:
             watch = Watch(handle)
             while (outcome := await hook.call(watch.look)) is None:
-                self._log(watch.lines)
+                self._tell(watch.lines)
                 await asyncio.sleep(self.poll_interval)
-            self._log(watch.lines)
+            self._tell(watch.lines)
             return {
                 "application_id": self.application_id,
                 "state": outcome.state.value,
@@ -78,7 +78,7 @@ class TonyTrigger(BaseTrigger):
         finally:
             await asyncio.shield(hook.close(handle))
 
-    def _log(self, lines: list[str]) -> None:
+    def _tell(self, lines: list[str]) -> None:
         for line in lines:
             self.log.info("%s", line)
 
@@ -99,7 +99,7 @@ class TonyTrigger(BaseTrigger):
         hook = TonyAsyncHook(conn_id=None)
         reaper = await hook.call(lambda: Reaper.start(order))
         _, said = await hook.call(lambda: reaper.wait(_KILL_BOUND_S))
-        self._log(said)
+        self._tell(said)
 
     async def _still_deferred(self) -> bool:
         """Whether Airflow still has the task deferred. Where it cannot say, it is going down, and the task is not."""
