@@ -1,4 +1,4 @@
-"""Every night: check the data, train with quantized gradients, evaluate, and register the model if it is good enough."""
+"""Every night: check the data, train with quantized gradients, evaluate, and register a model that is good enough."""
 
 import json
 import os
@@ -34,7 +34,6 @@ with DAG(
         job_file=f"{HERE}/../horovod-mnist/job.yaml",
         python=PYTHON,
         am_memory="1g",
-        quantize="4",
         checkpoint_dir=CHECKPOINTS,
         deferrable=True,
     )
@@ -47,12 +46,13 @@ with DAG(
         return "register" if accuracy >= GOAL else "reject"
 
     @task
-    def register(ti, run_id):
-        """One line of the registry: the newest model, what it reached, and the application that made it."""
+    def register(folder, ti, run_id):
+        """The registry's newest entry: the model, what it reached, and the application that made it."""
         models = SHARED / "models"
         models.mkdir(parents=True, exist_ok=True)
         entry = {
             "run": run_id,
+            "checkpoints": folder,
             "accuracy": ti.xcom_pull("evaluate")["metrics"]["accuracy"],
             "application_id": ti.xcom_pull("train")["application_id"],
         }
@@ -65,4 +65,4 @@ with DAG(
         """The model of the night before stays."""
         print(f"accuracy {ti.xcom_pull('evaluate')['metrics']['accuracy']:.3f} is below {GOAL}")
 
-    check >> train >> evaluate >> good_enough() >> [register(), reject()]
+    check >> train >> evaluate >> good_enough() >> [register(CHECKPOINTS), reject()]

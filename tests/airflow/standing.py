@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +19,9 @@ DAGS = Path(__file__).parent / "dags"
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 ANSWER_S = 60.0
 """The API server's first answer of each kind takes seconds on a busy machine, and blocks all others."""
-HEARTBEAT_TIMEOUT_S = 15
+_ENDED_IN_TURN = ("scheduler", "triggerer", "dag-processor", "api-server")
+"""The API server last: a worker that ends tells it so."""
+HEARTBEAT_TIMEOUT_S = 20
 """A worker that is silent so long is dead, for this scheduler; Airflow's own default is 300."""
 
 _SETTINGS = {
@@ -94,7 +95,7 @@ class Airflow:
 
     # Components -----------------------------------------------------------------------------------------------
 
-    def start(self, timeout_s: float = 180.0) -> None:
+    def start(self, timeout_s: float = 300.0) -> None:
         """All components; returns when every one of them says that it is healthy, and a first task has run."""
         for name in COMPONENTS:
             self.start_component(name)
@@ -127,15 +128,25 @@ class Airflow:
 
     def kill_component(self, name: str) -> None:
         """SIGKILL to it and to all processes below it."""
-        _end(self.processes.pop(name), signal.SIGKILL)
+        process = self.processes.pop(name)
+        _kill([*_below(process.pid), psutil.Process(process.pid)])
+        process.wait(10)
 
-    def stop(self) -> None:
-        """End everything that was started here."""
-        # The API server last: a worker that ends tells it so.
-        for name in ("scheduler", "triggerer", "dag-processor", "api-server"):
-            if name in self.processes:
-                _end(self.processes.pop(name), signal.SIGTERM)
-        self._session.close()
+    def stop(self, grace_s: float = 20.0) -> None:
+        """End everything that was started here, by force what does not end within the grace."""
+        own = [process for name in _ENDED_IN_TURN if (process := self.processes.pop(name, None)) is not None]
+        below = [one for process in own for one in _below(process.pid)]
+        try:
+            for process in own:
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(grace_s)
+        finally:
+            for process in own:
+                process.kill()
+                process.wait(10)
+            _kill(below)
+            self._session.close()
 
     def output(self, name: str) -> str:
         """What a component has printed."""
@@ -224,24 +235,16 @@ class Task:
         return None if parent is None else (parent, own)
 
 
-def _end(process: subprocess.Popen[bytes], by: signal.Signals, grace_s: float = 20.0) -> None:
-    """Signal the process, and whatever it leaves; returns when nothing is left."""
+def _below(process_id: int) -> list[psutil.Process]:
     try:
-        below = psutil.Process(process.pid).children(recursive=True)
+        return psutil.Process(process_id).children(recursive=True)
     except psutil.NoSuchProcess:
-        below = []
-    process.send_signal(by)
-    if by is signal.SIGKILL:
-        grace_s = 0
-    try:
-        process.wait(grace_s or 10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(10)
-    _, left = psutil.wait_procs(below, grace_s and 3)
-    for one in left:
-        try:
-            os.kill(one.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    psutil.wait_procs(left, 5)
+        return []
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    """SIGKILL to those that are left; returns when they are gone."""
+    for one in processes:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(processes, 10)

@@ -19,7 +19,7 @@ from tests.airflow.standing import DAGS, airflow, settings
 from tests.airflow.world import World, wait_for
 from tests.training import EXAMPLES, HOROVOD, interpreter
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
@@ -62,7 +62,9 @@ def test_the_nightly_example_trains_evaluates_and_registers(
     assert done.returncode == 0, done.stdout
     with closing(sqlite3.connect(home / "airflow.db")) as database:
         states = dict(database.execute("select task_id, state from task_instance where dag_id = 'digits'"))
-        sizes = dict(database.execute("select task_id || '.' || key, length(value) from xcom where dag_id = 'digits'"))
+        sizes = dict(
+            database.execute("select task_id || '.' || key, length(value) from xcom where dag_id = 'digits'")
+        )
     skipped = states.pop("reject")
     assert (skipped, set(states.values())) == ("skipped", {"success"}), done.stdout
     # One application for each of the three jobs, and nothing else.
