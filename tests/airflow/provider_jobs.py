@@ -35,6 +35,10 @@ class Instance:
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcom[key] = value
 
+    def xcom_pull(self, task_ids: str, key: str, map_indexes: int) -> Any:
+        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
+        return self.xcom.get(key)
+
 
 def training(job: str = "exit_0.py", *args: str, **more: Any) -> TonyOperator:
     """An operator for a script of `tests/jobs`, with short intervals."""

@@ -177,22 +177,23 @@ def deferred(operator: Any, instance: Instance) -> TaskDeferred:
 
 
 def test_a_trigger_that_gave_up_is_replaced_by_the_worker() -> None:
-    operator = training("sleeps.py", "1", deferrable=True)
-    known = deferred(operator, Instance()).kwargs
+    instance = Instance()
+    known = deferred(training("sleeps.py", "1", deferrable=True), instance).kwargs
     event = {"application_id": "x", "error": "the cluster does not answer"}
     fresh = training("sleeps.py", "1", deferrable=True)
-    assert fresh.execute_complete({"ti": Instance()}, event=event, **known)["state"] == "SUCCEEDED"
+    assert fresh.execute_complete({"ti": instance}, event=event, **known)["state"] == "SUCCEEDED"
     again = training("sleeps.py", "1", deferrable=True)
-    document = again.resume_execution("__fail__", {"error": "Trigger failure"}, {"ti": Instance()})
+    document = again.resume_execution("__fail__", {"error": "Trigger failure"}, {"ti": instance})
     assert document["state"] == "SUCCEEDED" and len(applications()) == 1
 
 
 def test_a_deferral_that_took_too_long_ends_the_job() -> None:
     operator = training("sleeps.py", "60", deferrable=True, execution_timeout=timedelta(seconds=5))
-    assert deferred(operator, Instance()).timeout == timedelta(seconds=5)
+    instance = Instance()
+    assert deferred(operator, instance).timeout == timedelta(seconds=5)
     fresh = training("sleeps.py", "60", deferrable=True)
     with pytest.raises(TaskDeferralTimeout):
-        fresh.resume_execution("__fail__", {"error": "Trigger timeout"}, {"ti": Instance()})
+        fresh.resume_execution("__fail__", {"error": "Trigger timeout"}, {"ti": instance})
     assert [one.state for one in applications()] == [AppState.KILLED]
     assert not issubclass(TaskDeferralTimeout, TaskDeferralError)
 

@@ -218,7 +218,7 @@ def test_what_an_interrupted_submit_brings_about_later_is_ended() -> None:
     operator = training("sleeps.py", "60", tags=[tag_of(key)], wait_for_completion=False)
     late = threading.Timer(2.0, lambda: run(operator))
     late.start()
-    confirmed, said = reaper.wait(90)
+    confirmed, said = reaper.wait(110)
     late.join()
     assert confirmed and "nothing of the interrupted submit is left" in said
     assert [one.state for one in applications()] == [AppState.KILLED]

@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 from airflow.sdk import BaseHook
@@ -65,7 +66,7 @@ class Place:
         """
         name: str | None = cluster or settings.value("cluster")
         if name is None and self.conf_dir and not self.cluster:
-            return Address(
+            found = Address(
                 self.called,
                 self.conf_dir,
                 self.bin_dir,
@@ -73,7 +74,10 @@ class Place:
                 self.node_python or settings.value("node_python") or "",
                 beat=settings.value("fast_beat"),
             )
-        return address_in(settings, name or self.cluster or None)
+        else:
+            found = address_in(settings, name or self.cluster or None)
+        # Other processes, with other working folders, get it too.
+        return found if found.local else replace(found, conf_dir=str(Path(found.conf_dir).absolute()))
 
 
 class TonyHook(BaseHook):

@@ -32,7 +32,7 @@ from tony.airflow.submission import Submission
 from tony.airflow.trigger import TonyTrigger, address_values
 from tony.airflow.watch import Watch
 from tony.asked import Asked
-from tony.clusters import Address, connect
+from tony.clusters import Address
 from tony.errors import NoSuchJob, TonyError
 from tony.jobhandle import JobHandle
 from tony.outcome import Outcome
@@ -41,6 +41,7 @@ from tony.state import JobState
 ENDED_WITH_TASK = "ended with its Airflow task"
 """The reason that a job keeps when a task has ended it."""
 _KILL_EXTRA_S = 60.0
+_DEFERRED = "_tony_deferred"
 _SLEEP_S = 0.5
 
 
@@ -216,14 +217,13 @@ class TonyOperator(BaseOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralTimeout:
-            with contextlib.suppress(TonyError):
-                self._order = self._order_for(*self._known_to_the_cluster(context))
+            self._order = self._order_for(*self._deferred_job(context))
             self.on_kill()
             raise
         except TaskDeferralError as error:
             self.log.warning("the triggerer gave up: %s. Waiting here instead.", error)
             with self._in_airflows_words(context):
-                address, application_id = self._known_to_the_cluster(context)
+                address, application_id = self._deferred_job(context)
                 self._order = self._order_for(address, application_id)
                 return self._to_the_end(context, address, application_id, attached=True)
 
@@ -287,6 +287,7 @@ class TonyOperator(BaseOperator):
             return {"schema": "tony.submitted/1", "application_id": application_id, "attached": attached}
         if self.deferrable:
             place = address_values(address)
+            context["ti"].xcom_push(key=_DEFERRED, value={"application_id": application_id, "address": place})
             self.defer(
                 trigger=TonyTrigger(application_id, place, self.poll_interval, self.cancel_on_kill, self.kill_grace),
                 method_name="execute_complete",
@@ -443,12 +444,10 @@ class TonyOperator(BaseOperator):
     def _order_for(self, address: Address, application_id: str) -> Order:
         return Order(address, application_id, "", ENDED_WITH_TASK, self.kill_grace)
 
-    def _known_to_the_cluster(self, context: Context) -> tuple[Address, str]:
-        """The job of a task that was deferred and comes back without what it knew then. Raises NoSuchJob."""
-        _, address, identity = self._wanted(context)
-        with contextlib.closing(connect(address)) as cluster:
-            found = client.submitted(identity.key, cluster)
-            if found is None:
-                raise NoSuchJob("the task's job neither lives nor has succeeded")
-            found.close()
-            return address, found.application_id
+    def _deferred_job(self, context: Context) -> tuple[Address, str]:
+        """The job of a task that comes back from its deferral without what it knew then. Raises NoSuchJob."""
+        instance = context["ti"]
+        kept = instance.xcom_pull(task_ids=self.task_id, key=_DEFERRED, map_indexes=instance.map_index)
+        if not kept:
+            raise NoSuchJob("the task was deferred, but has left no job")
+        return Address(**kept["address"]), kept["application_id"]

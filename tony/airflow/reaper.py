@@ -27,7 +27,7 @@ Say = Callable[[str], None]
 
 PATIENCE_S = 600.0
 """How long a cluster that does not answer is asked again."""
-LEFTOVER_S = 15.0
+LEFTOVER_S = 30.0
 """What a submit that was interrupted has left shows itself within this time."""
 _PAUSE_S = 1.0
 
