@@ -9,7 +9,6 @@ from airflow.sdk import DAG, task
 
 from tony.airflow.operator import TonyOperator
 
-HERE = Path(__file__).parent
 GOAL = 0.95
 # On every node and on the Airflow workers, in this folder: checkpoints, and the models that were good enough.
 SHARED = Path(os.environ.get("DIGITS_FOLDER", "/mnt/shared/digits"))
@@ -28,41 +27,41 @@ with DAG(
     tags=["tony"],
 ):
     small = {"python": PYTHON, "memory": "512m", "am_memory": "1g"}
-    check = TonyOperator(task_id="check_data", script=f"{HERE}/check_data.py", **small)
+    check = TonyOperator(task_id="check_data", script="steps/check_data.py", **small)
     train = TonyOperator(
         task_id="train",
-        job_file=f"{HERE}/../horovod-mnist/job.yaml",
+        job_file="../horovod-mnist/job.yaml",
         python=PYTHON,
         am_memory="1g",
         checkpoint_dir=CHECKPOINTS,
         deferrable=True,
     )
-    evaluate = TonyOperator(task_id="evaluate", script=f"{HERE}/evaluate.py", script_args=[CHECKPOINTS], **small)
+    evaluate = TonyOperator(task_id="evaluate", script="steps/evaluate.py", script_args=[CHECKPOINTS], **small)
 
     @task.branch
-    def good_enough(ti):
+    def good_enough(evaluated):
         """The next task, by the accuracy that evaluate.py has reported."""
-        accuracy = ti.xcom_pull("evaluate")["metrics"]["accuracy"]
-        return "register" if accuracy >= GOAL else "reject"
+        return "register" if evaluated["metrics"]["accuracy"] >= GOAL else "reject"
 
     @task
-    def register(folder, ti, run_id):
+    def register(trained, evaluated, folder):
         """The registry's newest entry: the model, what it reached, and the application that made it."""
+        entry = {
+            "checkpoints": folder,
+            "accuracy": evaluated["metrics"]["accuracy"],
+            "application_id": trained["application_id"],
+        }
         models = SHARED / "models"
         models.mkdir(parents=True, exist_ok=True)
-        entry = {
-            "run": run_id,
-            "checkpoints": folder,
-            "accuracy": ti.xcom_pull("evaluate")["metrics"]["accuracy"],
-            "application_id": ti.xcom_pull("train")["application_id"],
-        }
         (models / "new.json").write_text(json.dumps(entry))
         (models / "new.json").replace(models / "latest.json")
         return entry
 
     @task
-    def reject(ti):
+    def reject(evaluated):
         """The model of the night before stays."""
-        print(f"accuracy {ti.xcom_pull('evaluate')['metrics']['accuracy']:.3f} is below {GOAL}")
+        print(f"accuracy {evaluated['metrics']['accuracy']:.3f} is below {GOAL}")
 
-    check >> train >> evaluate >> good_enough() >> [register(CHECKPOINTS), reject()]
+    check >> train >> evaluate
+    ends = [register(train.output, evaluate.output, CHECKPOINTS), reject(evaluate.output)]
+    good_enough(evaluate.output) >> ends

@@ -13,7 +13,7 @@ files = sorted(Path(sys.argv[1]).glob("epoch-*.npz"))
 if not files:
     sys.exit(f"no checkpoint in {sys.argv[1]}")
 digits = load_digits()
-# The same split as in ../horovod-mnist/train.py
+# The same split as in ../../horovod-mnist/train.py
 _, x, _, labels = train_test_split(digits.data.astype("float32") / 16, digits.target, test_size=0.2, random_state=0)
 with np.load(files[-1]) as saved:
     layers = [(saved[str(2 * n)], saved[str(2 * n + 1)]) for n in range(3)]
