@@ -325,7 +325,7 @@ def test_an_error_in_a_job_file_names_its_line(tmp_path: Path) -> None:
     text = "command: [train.py]\nwrokers: 2\n"
     with pytest.raises(AirflowFailException, match=r"job\.yaml:2"):
         run(training(script=None, job_file="jobs/job.yaml", dag=folder_with(tmp_path, text)))
-    with pytest.raises(AirflowFailException, match="cannot read .*nothing.yaml"):
+    with pytest.raises(AirflowFailException, match="nothing.yaml"):
         run(training(script=None, job_file="nothing.yaml", dag=folder_with(tmp_path, text)))
 
 
@@ -383,7 +383,7 @@ def test_a_decorated_function_is_the_script_of_every_task(capsys: pytest.Capture
             # A comment stays where it is.
             current().report(length=len(word * times), rank=int(os.environ["TONY_RANK"]))
             if word == "\u00e9":
-                raise SystemExit(f"not {word}")
+                raise ValueError(f"not {word}")
 
         shout("hello", times=2)
     operator = dag.get_task("shout")

@@ -88,7 +88,8 @@ def test_a_cancelled_trigger_leaves_the_job_and_no_connection() -> None:
 
     async def shut_down() -> None:
         waiting = asyncio.create_task(only_event(trigger(application_id)))
-        await asyncio.sleep(1.0)
+        while [one.state for one in applications()] != [AppState.RUNNING]:
+            await asyncio.sleep(0.05)
         waiting.cancel()
         await asyncio.wait([waiting])
         assert waiting.cancelled()

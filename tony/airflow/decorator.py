@@ -89,10 +89,11 @@ def write_script(
 
 
 def source_of(function: Callable[..., Any]) -> str:
-    """The function's own source, without its decorators."""
+    """The function's own source, without its decorators. Raises OSError when its file says something else now."""
     source = textwrap.dedent(inspect.getsource(function))
     definition = ast.parse(source).body[0]
-    assert isinstance(definition, ast.FunctionDef)
+    if not isinstance(definition, ast.FunctionDef) or definition.name != function.__name__:
+        raise OSError("it is not a function of that name; was its file changed meanwhile?")
     return "from __future__ import annotations\n\n" + "\n".join(source.splitlines()[definition.lineno - 1 :]) + "\n"
 
 
