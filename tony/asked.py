@@ -87,7 +87,8 @@ def planned(
 ) -> Iterator[Planned]:
     """Connect and plan; the cluster is closed at the end. `warm_up`: start its submit driver beside the packing.
 
-    `address`: where, when it is not what the settings say. Raises UsageError and Refused with origins, Unreachable, PackagingError.
+    `address`: where, when it is not what the settings say. Raises UsageError and Refused with origins, Unreachable,
+    PackagingError.
     """
     address = address or asked.address
     with contextlib.closing(connect(address)) as cluster:

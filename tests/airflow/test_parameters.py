@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.airflow.provider_jobs import Instance
 from tony.airflow.hook import Place
 from tony.airflow.identity import Identity
 from tony.airflow.parameters import PARAMETERS, Asking, asked_by
@@ -15,7 +16,6 @@ from tony.asked import Asked
 from tony.errors import UsageError
 from tony.idempotency import tag_of
 from tony.problems import error_lines
-from tests.airflow.provider_jobs import Instance
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_neither_the_description_nor_the_client_loads_airflow() -> None:
 
 def test_every_field_of_the_form_is_one_that_the_hook_reads() -> None:
     (kind,) = get_provider_info()["connection-types"]
-    extra = {name: "x" for name in kind["conn-fields"]}
+    extra = dict.fromkeys(kind["conn-fields"], "x")
     place = Place.of(Connection(conn_id="c", conn_type="tony", host="local", extra=json.dumps(extra)))
     assert place == Place("connection c", "local", *["x"] * 6)
 
