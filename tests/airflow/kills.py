@@ -121,16 +121,20 @@ class Scene:
 
 @dataclass(frozen=True)
 class Step:
-    """When to kill: `within_s` at most after `instant`; afterwards `still` must hold, or the run came too late."""
+    """When to kill: `within_s` at most after `instant`; afterwards `still` must hold, or the run came too late.
+
+    `pause_s`: between two looks. Airflow's answers cost the machine more than those of the resource manager.
+    """
 
     name: str
     instant: Callable[[Scene], bool]
     within_s: float
     still: Callable[[Scene], bool]
+    pause_s: float = 0.03
 
 
 STEPS = (
-    Step("before the submit", Scene.started, 0.5, lambda scene: not scene.claimed() and not scene.accepted()),
+    Step("before the submit", Scene.started, 0.5, lambda scene: not scene.claimed() and not scene.accepted(), 0.2),
     Step("while claiming", Scene.claimed, 0.3, lambda scene: not scene.noted()),
     Step("before it is noted", Scene.accepted, 0.1, lambda scene: not scene.noted()),
     Step("in mid-poll", Scene.running, SECONDS / 2, lambda scene: scene.noted() and not scene.ended()),
@@ -142,12 +146,12 @@ def kill_at(step: Step, airflow: Airflow, world: World, seed: int) -> Result:
     """Kill at that step; then the scheduler tries again, and there must be one application, which succeeded."""
     began = time.monotonic()
     scene = Scene(airflow, world, "waits", step.name.replace(" ", "-"), seed, RETRIES)
-    wait_for(lambda: step.instant(scene), step.name, END_S)
+    wait_for(lambda: step.instant(scene), step.name, END_S, step.pause_s)
     time.sleep(scene.rng.uniform(0, step.within_s))
     before = {app.id for app in scene.applications()}
     victim = scene.kill()
     reached = victim != "nobody" and step.still(scene)
-    wait_for(lambda: scene.task.state in ("success", "failed"), "the end of the run", END_S, 0.2)
+    wait_for(lambda: scene.task.state in ("success", "failed"), "the end of the run", END_S, 0.5)
     task, apps = scene.task.now(), scene.applications()
     wrong = []
     if task["state"] != "success":
@@ -211,12 +215,12 @@ def cancel(how: Cancel, airflow: Airflow, world: World, seed: int) -> Result:
     """End the task; afterwards no application of it lives, and none comes up later."""
     began = time.monotonic()
     scene = Scene(airflow, world, how.dag, how.name.replace(" ", "-").replace(",", ""), seed, 0)
-    wait_for(lambda: how.instant(scene), how.name, END_S)
+    wait_for(lambda: how.instant(scene), how.name, END_S, 0.2)
     time.sleep(scene.rng.uniform(0, how.within_s))
     at = ",".join(app.state.lower() for app in scene.applications()) or "no application"
     how.act(scene)
     acted = time.monotonic()
-    wait_for(lambda: scene.task.state in ("success", "failed"), "the end of the task", END_S, 0.2)
+    wait_for(lambda: scene.task.state in ("success", "failed"), "the end of the task", END_S, 0.5)
     wait_for(lambda: all(app.ended for app in scene.applications()), "the end of its applications", END_S, 0.1)
     took = time.monotonic() - acted
     late = []

@@ -56,11 +56,17 @@ def free_port() -> int:
 def settings(home: Path, dags: Path = DAGS) -> dict[str, str]:
     """The variables of an Airflow that keeps everything in `home`."""
     own = {f"AIRFLOW__{name.upper()}": value for name, value in _SETTINGS.items()}
-    return {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__DAGS_FOLDER": str(dags), **own}
+    return {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+        # Four components write to one file: on a busy machine the driver's 5 s are not enough for their turns.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
+        **own,
+    }
 
 
 def airflow(
-    *words: str, environment: Mapping[str, str], timeout_s: float = 120.0
+    *words: str, environment: Mapping[str, str], timeout_s: float = 400.0
 ) -> subprocess.CompletedProcess[str]:
     """The ``airflow`` command with these variables, to its end."""
     return subprocess.run(
