@@ -12,11 +12,11 @@ from typing import Any
 
 from tony.airflow.hook import Place
 from tony.asked import Asked, asked_in
+from tony.config import names
 from tony.config.key import Key, Kind
 from tony.config.keys import flags
 from tony.config.layers import Given, Layer, Request, Settings, gather
 from tony.errors import Problem, UsageError
-from tony.text import safe
 
 _CALLED = {"tags": "tag", "roles": "role", "secrets": "secret", "yarn_queue": "queue"}
 """Parameters that are called otherwise than their flag: several values, or a name that Airflow uses itself."""
@@ -61,7 +61,7 @@ def asked_by(asking: Asking, place: Place) -> Asked:
     if isinstance(secrets, Mapping):
         environ = {**os.environ, **{str(name): str(value) for name, value in secrets.items()}}
     if secrets:
-        values["secrets"] = list(secrets)
+        values["secrets"] = secrets if isinstance(secrets, str) else list(secrets)
     request = Request(
         flags={_key(name).name: texts for name, value in values.items() if (texts := texts_of(_key(name), value))},
         sets=[f"{name}={_written(value)}" for name, value in asking.settings.items()],
@@ -80,7 +80,8 @@ def asked_by(asking: Asking, place: Place) -> Asked:
     if settings.get("venv") is None and settings.get("python") is None:
         _default(settings, "venv", "none", asking.folder)
     if settings.get("name") is None:
-        _default(settings, "name", safe(asking.title)[:200], asking.folder)
+        visible = "".join(c if names.unprintable(c) is None else "?" for c in asking.title)
+        _default(settings, "name", visible[: names.MAX_NAME], asking.folder)
     return asked_in(settings, request)
 
 
