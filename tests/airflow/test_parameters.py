@@ -70,6 +70,8 @@ def test_a_task_does_not_ship_airflows_own_environment(dags: Path, monkeypatch: 
 def test_a_job_is_called_like_its_task_unless_it_has_a_name(dags: Path) -> None:
     assert asked(dags).resolved.job.name == "dag.train"
     assert asked(dags, name="mine").resolved.job.name == "mine"
+    odd = asked_by(Asking("d\u00e4g\u00ad\u202e" * 60, dags, {}, {}, script="train.py"), Place())
+    assert odd.resolved.job.name == ("d\u00e4g??" * 60)[:200]
 
 
 def test_the_connections_queue_is_for_those_who_name_none(dags: Path) -> None:
@@ -104,6 +106,12 @@ def test_secrets_may_be_given_by_value_and_are_not_in_the_job(dags: Path) -> Non
     made = asked(dags, secrets={"TOKEN": "s3cr3t"})
     assert made.resolved.secrets == {"TOKEN": "s3cr3t"} and made.resolved.job.secrets == ("TOKEN",)
     assert "s3cr3t" not in repr(made.resolved.job) and "s3cr3t" not in repr(made.resolved)
+
+
+def test_secrets_may_be_names_of_the_workers_environment(dags: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "s3cr3t")
+    assert asked(dags, secrets=["TOKEN"]).resolved.secrets == {"TOKEN": "s3cr3t"}
+    assert asked(dags, secrets="TOKEN").resolved.secrets == {"TOKEN": "s3cr3t"}
 
 
 @pytest.mark.parametrize("durable", [True, False])
