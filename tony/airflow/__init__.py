@@ -26,7 +26,7 @@ def get_provider_info() -> dict[str, Any]:
         "name": "TonY",
         "description": "Distributed deep-learning training as a Hadoop YARN application",
         "versions": [__version__],
-        "integrations": [{"integration-name": "TonY", "external-doc-url": "", "tags": ["software"]}],
+        "integrations": [parts],
         "hooks": [parts | {"python-modules": ["tony.airflow.hook"]}],
         "operators": [parts | {"python-modules": ["tony.airflow.operator"]}],
         "sensors": [parts | {"python-modules": ["tony.airflow.sensor"]}],
