@@ -33,7 +33,7 @@ from tony.localcluster.cluster import LocalCluster
 
 RETRIES = 3
 SECONDS = 5
-END_S = 240.0
+END_S = 400.0
 AFTERWARDS_S = 20.0
 """A submit that was interrupted has brought about by then what it ever will."""
 MOST_DRAWS = 4

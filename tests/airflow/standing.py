@@ -17,7 +17,7 @@ import requests
 
 DAGS = Path(__file__).parent / "dags"
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
-ANSWER_S = 60.0
+ANSWER_S = 240.0
 """The API server's first answer of each kind takes seconds on a busy machine, and blocks all others."""
 _ENDED_IN_TURN = ("scheduler", "triggerer", "dag-processor", "api-server")
 """The API server last: a worker that ends tells it so."""
@@ -33,7 +33,7 @@ _SETTINGS = {
     "api__workers": "1",
     "api__host": "127.0.0.1",
     "workers__min_heartbeat_interval": "2",
-    "workers__execution_api_timeout": "60",
+    "workers__execution_api_timeout": "120",
     "scheduler__task_instance_heartbeat_timeout": str(HEARTBEAT_TIMEOUT_S),
     "scheduler__task_instance_heartbeat_timeout_detection_interval": "1",
     "scheduler__parsing_processes": "1",
@@ -101,7 +101,7 @@ class Airflow:
 
     # Components -----------------------------------------------------------------------------------------------
 
-    def start(self, timeout_s: float = 300.0) -> None:
+    def start(self, timeout_s: float = 600.0) -> None:
         """All components; returns when every one of them says that it is healthy, and a first task has run."""
         for name in COMPONENTS:
             self.start_component(name)
