@@ -22,7 +22,7 @@ _SHOWN = 64
 _FIELDS = "utilization.gpu,memory.used,temperature.gpu,ecc.errors.uncorrected.volatile.total"
 
 _UUID = re.compile(r"\(UUID: ([\w/-]+)\)")
-_LOST = re.compile(r"[^\n]*(?:GPU is lost|fallen off the bus|Unable to determine the device handle)[^\n]*", re.I)
+_LOST = re.compile("GPU is lost|fallen off the bus|Unable to determine the device handle", re.I)
 _BY_RUNTIME, _BY_CUDA = "NVIDIA_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"
 _HIDDEN = frozenset({"", "void", "none", "NoDevFiles", "-1"})
 _stuck: list[subprocess.Popen[bytes]] = []
@@ -126,10 +126,9 @@ class GpuHealth:
             return self._latest
         self._asked_at = now
         said = _ask([self._command, f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits", *self._chosen])
-        lost = _LOST.search(said or "")
-        if lost:
-            self.fault = self.fault or lost.group().strip()
-        rows = [_numbers(line) for line in (said or "").splitlines() if line.count(",") == 3]
+        lines = (said or "").splitlines()
+        self.fault = self.fault or next((line.strip() for line in lines if _LOST.search(line)), "")
+        rows = [_numbers(line) for line in lines if line.count(",") == 3]
         percent, memory, heat, errors = (
             [value for row in rows if (value := row[column]) is not None] for column in range(4)
         )

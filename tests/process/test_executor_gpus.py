@@ -215,3 +215,12 @@ def test_all_devices_for_the_runtime_says_nothing_of_which(tmp_path: Path, closi
     found = TaskGpus(1, {**smi(tmp_path, FOUR), "NVIDIA_VISIBLE_DEVICES": "all"})
     closing.callback(found.close)
     assert found.environment == {"CUDA_VISIBLE_DEVICES": "GPU-test-0"}
+
+
+def test_nonsense_of_any_length_takes_no_time_to_speak_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "_SMI_LIMIT_S", 30.0)
+    watched = health(tmp_path, "head -c 400000 /dev/zero | tr '\\0' x")
+    before = time.process_time()
+    assert watched.sample() == {}
+    # While it is read, nothing else of the executor runs: no beat, no lease.
+    assert time.process_time() - before < 1.0
