@@ -30,13 +30,21 @@ PROPERTIES = {
     "yarn.resourcemanager.monitor.capacity.preemption.max_wait_before_kill": "2000",
     "yarn.resourcemanager.monitor.capacity.preemption.total_preemption_per_round": "1.0",
     "yarn.resourcemanager.monitor.capacity.preemption.natural_termination_factor": "1.0",
-    # Tokens of masters, nodes and containers live about a minute; YARN wants three times the expiry at least.
-    "yarn.am.liveness-monitor.expiry-interval-ms": "20000",
-    "yarn.resourcemanager.am-rm-tokens.master-key-rolling-interval-secs": "61",
-    "yarn.resourcemanager.nm-tokens.master-key-rolling-interval-secs": "61",
-    "yarn.resourcemanager.container-tokens.master-key-rolling-interval-secs": "61",
 }
 """How YARN differs from the local cluster of `tony cluster start`: so that rarer faults can be had at all."""
+
+_EXPIRY_S = 20
+_KEYS = ("am-rm-tokens", "nm-tokens", "container-tokens")
+
+
+def _short_lives(patience: float) -> dict[str, str]:
+    """Tokens of masters, nodes and containers live about a minute; YARN wants three times the expiry at least."""
+    expiry_s = int(_EXPIRY_S * patience)
+    return {
+        "yarn.am.liveness-monitor.expiry-interval-ms": f"{expiry_s}000",
+        **{f"yarn.resourcemanager.{key}.master-key-rolling-interval-secs": f"{3 * expiry_s + 1}" for key in _KEYS},
+    }
+
 
 _real_files = conf.files
 
@@ -85,17 +93,22 @@ def site_at(ground: Ground, state: Path) -> Site:
 
 @contextmanager
 def ground(
-    backend: str, conf_dir: Path | None = None, bin_dir: Path | None = None, keep: bool = False
+    backend: str,
+    conf_dir: Path | None = None,
+    bin_dir: Path | None = None,
+    keep: bool = False,
+    patience: float = 1.0,
 ) -> Iterator[Ground]:
     """A folder and, for YARN without `conf_dir`, a cluster of its own; both go away with it, unless `keep`."""
     folder = Path(tempfile.mkdtemp(prefix="walk-"))
     own = LocalCluster(folder / "cluster") if backend == "yarn" and conf_dir is None else None
     try:
         if own is not None:
+            PROPERTIES.update(_short_lives(patience))
             own.start(SETTINGS)
-            yield Ground(backend, folder, own.conf_dir, own.bin_dir, own.home)
+            yield Ground(backend, folder, own.conf_dir, own.bin_dir, own.home, patience)
         else:
-            yield Ground(backend, folder, conf_dir, bin_dir)
+            yield Ground(backend, folder, conf_dir, bin_dir, patience=patience)
     finally:
         if own is not None:
             own.stop()

@@ -10,7 +10,6 @@ import random
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 from tests.faults.sites import ground
 from tests.faults.walk import chosen, leave, options_of, report, walk_all
@@ -24,8 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, leave)
     rng = random.Random(options.seed)
-    with ground(options.backend, options.conf_dir, options.bin_dir, options.keep) as where:
-        where = replace(where, patience=options.patience)
+    with ground(options.backend, options.conf_dir, options.bin_dir, options.keep, options.patience) as where:
         faults = chosen(where, options.only)
         plan = [(rng.choice(faults), 1_000_000 * options.seed + number) for number in range(options.jobs)]
         results = options.folder / f"soak-{options.backend}.jsonl"

@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from multiprocessing.queues import Queue
 from pathlib import Path
 from types import FrameType
@@ -236,8 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, leave)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    with ground(options.backend, options.conf_dir, options.bin_dir, options.keep) as where:
-        where = replace(where, patience=options.patience)
+    with ground(options.backend, options.conf_dir, options.bin_dir, options.keep, options.patience) as where:
         plan = [(fault, seed) for seed in seeds for fault in chosen(where, options.only)]
         results = options.folder / f"walk-{options.backend}.jsonl"
         runs = walk_all(plan, where, results, options.parallel, options.keep, options.again)
