@@ -182,7 +182,7 @@ def test_an_image_behind_a_password_is_pulled_and_the_password_stays_where_it_is
         config = storage.url("docker.json")
     # This machine's Docker has not got the image, so that nobody but the node knows its PATH.
     given = ("--workers", "1", "--image-python", this_python())
-    code, found = tony.begin("exit_0.py", flags=flags(image, *given)).result()
+    code, found = tony.begin("exit_0.py", flags=flags(image, *given)).result(150.0)
     assert (code, found["reason"]) == (100, "BAD_IMAGE")
     assert "the registry wants a password" in found["message"]
     done = tony.submit("exit_0.py", flags=flags(image, *given, "--docker-client-config", "hdfs:///no/such.json"))
