@@ -72,7 +72,7 @@ def main() -> None:
     for line in sys.stdin:
         mode, steps = line.split()
         if mode not in known:
-            known = {mode: exchanger(mode, gradient)}
+            known[mode] = exchanger(mode, gradient)
         step, codec = known[mode]
         times = []
         for _ in range(int(steps)):

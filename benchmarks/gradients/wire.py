@@ -3,7 +3,8 @@
     sudo -E python -m benchmarks.gradients.wire --ranks 4 --rate 100mbit --modes fp32 fp16 2 4 8
 
 Compares with Horovod's own float32 and float16 allreduce, a float32 ring at line rate (computed), and QSGD as
-published (int8 codes by allgather). Prints one JSON line a mode.
+published (int8 codes by allgather). The modes take turns, so that other load hits all of them. Prints one JSON line
+a mode.
 """
 
 from __future__ import annotations
@@ -96,24 +97,38 @@ class Ranks:
         return process
 
 
-def measure(network: Network, ranks: Ranks, mode: str, elements: int, steps: int) -> dict[str, object]:
-    """Warm up, and count `steps` steps."""
-    ranks.run(mode, 3)
-    before = [network.counters(rank) for rank in range(network.size)]
-    answers = ranks.run(mode, steps)
-    after = [network.counters(rank) for rank in range(network.size)]
-    sent = [b.sent - a.sent for a, b in zip(before, after, strict=True)]
-    times = [max(step) for step in zip(*(answer["seconds"] for answer in answers), strict=True)]
-    return {
-        "mode": mode,
-        "ranks": network.size,
-        "elements": elements,
-        "rate": network.rate or "none",
-        "bytes/element/step": round(statistics.mean(sent) / elements / steps, 4),
-        "median ms": round(1000 * statistics.median(times), 1),
-        "fastest ms": round(1000 * min(times), 1),
-        "codec": answers[0].get("codec", ""),
-    }
+class Measured:
+    """What one mode took, over all turns."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+        self.codec: object = ""
+        self._bytes: list[float] = []
+        self._seconds: list[float] = []
+
+    def turn(self, network: Network, ranks: Ranks, steps: int) -> None:
+        """Warm up, and count `steps` steps; of each the slowest rank."""
+        ranks.run(self.mode, 2)
+        before = [network.counters(rank) for rank in range(network.size)]
+        answers = ranks.run(self.mode, steps)
+        after = [network.counters(rank) for rank in range(network.size)]
+        self.codec = answers[0].get("codec", "")
+        self._bytes += [(b.sent - a.sent) / steps for a, b in zip(before, after, strict=True)]
+        self._seconds += [max(step) for step in zip(*(answer["seconds"] for answer in answers), strict=True)]
+
+    def row(self, network: Network, elements: int) -> dict[str, object]:
+        return {
+            "mode": self.mode,
+            "ranks": network.size,
+            "elements": elements,
+            "rate": network.rate or "none",
+            "bytes/element/step": round(statistics.mean(self._bytes) / elements, 4),
+            "steps": len(self._seconds),
+            "median ms": round(1000 * statistics.median(self._seconds), 1),
+            "fastest ms": round(1000 * min(self._seconds), 1),
+            "slowest ms": round(1000 * max(self._seconds), 1),
+            "codec": self.codec,
+        }
 
 
 def line_rate_ms(ranks: int, elements: int, rate: str | None) -> float | None:
@@ -129,7 +144,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ranks", type=int, default=4)
     parser.add_argument("--elements", type=int, default=2_097_152)
     parser.add_argument("--rate", default=None, help="of each link, for example 100mbit")
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=5, help="of each mode in each turn")
+    parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--python", default=sys.executable, help="an interpreter with TensorFlow and Horovod")
     parser.add_argument("--log", type=Path, default=Path(os.devnull), help="a file for the ranks' stderr")
@@ -142,8 +158,12 @@ def main(arguments: list[str] | None = None) -> int:
         chosen.log.open("wb") as log,
         Ranks(network, chosen.python, chosen.elements, log) as ranks,
     ):
-        for mode in chosen.modes:
-            row = measure(network, ranks, mode, chosen.elements, chosen.steps)
+        all_measured = [Measured(mode) for mode in chosen.modes]
+        for _ in range(chosen.turns):
+            for measured in all_measured:
+                measured.turn(network, ranks, chosen.steps)
+        for measured in all_measured:
+            row, mode = measured.row(network, chosen.elements), measured.mode
             size, time = float(str(row["bytes/element/step"])), float(str(row["median ms"]))
             base[mode] = (size, time)
             for other in ("fp32", "fp16"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tony.gradients.checkpoint import file_name, restore, save
 from tony.gradients.errors import BadGradient, GradientError, RanksDisagree, ResidualMismatch
 from tony.gradients.exchange import Averages, Exchange, Settings
 from tony.gradients.feedback import Feedback
-from tony.gradients.quantizer import Scheme
+from tony.gradients.quantizer import CODEC_VERSION, Scheme
 from tony.gradients.threads import ThreadTransport, run_ranks
 
 SHAPES = {"dense/kernel": (60, 70), "dense/bias": (70,), "out/kernel": (70, 40), "tiny": (3, 3)}
@@ -203,10 +204,10 @@ def test_ranks_with_other_settings_all_refuse(change: dict) -> None:
 def test_a_rank_with_another_codec_version_is_refused_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
     class NextVersion(agreement.Agreement):
         def header(self, digest: bytes) -> bytes:
-            return super().header(digest)[:4] + b"\x02\x00" + super().header(digest)[6:]
+            return super().header(digest)[:4] + struct.pack("<H", CODEC_VERSION + 1) + super().header(digest)[6:]
 
         def text(self) -> bytes:
-            return super().text().replace(b'"codec": 1', b'"codec": 2')
+            return super().text().replace(b'"codec": %d' % CODEC_VERSION, b'"codec": %d' % (CODEC_VERSION + 1))
 
     def work(transport: ThreadTransport) -> None:
         exchange = Exchange(transport, FOUR_BITS)

@@ -29,7 +29,7 @@ def gaussian(blocks: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_packed_codes_come_back(bits: int) -> None:
     levels = LEVELS[bits]
-    codes = np.random.default_rng(1).integers(-levels, levels + 1, (5, BLOCK)).astype(np.int32)
+    codes = np.random.default_rng(1).integers(-levels, levels + 2, (5, BLOCK)).astype(np.int32)
     packed = pack(codes, bits)
     assert packed.shape == (5, Scheme(bits).block_bytes)
     assert np.array_equal(unpack(packed, bits), codes)
@@ -46,7 +46,30 @@ def test_nearest_is_within_half_a_unit(bits: int) -> None:
     values = gaussian(4)
     result = quantize(values, Scheme(bits))
     error = np.abs(values - dequantize(result.units, result.codes))
-    assert (error <= result.units[:, None] * 0.5001).all()
+    unit = np.abs(result.units[:, None])
+    cut_off = -values * np.sign(result.units[:, None]) > (LEVELS[bits] + 0.5) * unit
+    assert (error[~cut_off] <= np.broadcast_to(unit, error.shape)[~cut_off] * 0.5001).all()
+    assert (error <= np.abs(values)).all()
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_fourth_code_of_two_bits_is_on_the_side_of_the_largest_element(bits: int, sign: int) -> None:
+    values = np.zeros((1, BLOCK), np.float32)
+    values[0, :3] = np.float32(sign) * np.array([8, -8.0 + 2**-10, 2.5], np.float32)
+    result = quantize(values, Scheme(bits))
+    levels = LEVELS[bits]
+    assert result.units[0] == sign * 8 / (levels + 1)
+    assert result.codes[0, 0] == levels + 1 and result.codes[0, 1] == -levels
+    symmetric = quantize(values, Scheme(bits, "stochastic"))
+    assert symmetric.units[0] > 0 and np.abs(symmetric.codes).max() <= levels
+
+
+def test_two_bits_leave_a_quarter_of_a_gaussian_at_most() -> None:
+    values = gaussian(50)
+    result = quantize(values, Scheme(2))
+    left = values - dequantize(result.units, result.codes)
+    assert float((left**2).sum() / (values**2).sum()) < 0.25  # symmetric codes leave 0.6
 
 
 @pytest.mark.parametrize("bits", [2, 4])
@@ -80,13 +103,13 @@ def test_dither_depends_on_every_word_of_its_key() -> None:
     assert len(keys) == 6
     assert np.array_equal(dither(7, 3 * BLOCK, 2), dither(7, 0, 5)[3:])
     numbers = dither(3, 0, 200).reshape(-1)
-    assert numbers.min() >= -0.5 and numbers.max() < 0.5
-    assert abs(float(numbers.mean())) < 0.005 and abs(float(numbers.var()) - 1 / 12) < 0.001
+    assert numbers.min() >= 0 and numbers.max() < 65536
+    assert abs(float(numbers.mean()) / 65535 - 0.5) < 0.005 and abs(float(numbers.var()) / 65536**2 - 1 / 12) < 0.001
 
 
 @pytest.mark.parametrize("lag", [1, 2, 3, 255, 256, 257, 512])
 def test_dither_of_neighbours_and_of_halves_of_a_hash_is_independent(lag: int) -> None:
-    numbers = np.stack([dither(stream_key(0, step, 0, 1, 0), 0, 8).reshape(-1) for step in range(200)])
+    numbers = np.stack([dither(stream_key(0, step, 0, 1, 0), 0, 8).reshape(-1) for step in range(200)]) / 65536 - 0.5
     correlation = 12 * float((numbers[:, :-lag] * numbers[:, lag:]).mean())
     assert abs(correlation) < 4 / np.sqrt(numbers.size)
 

@@ -1,10 +1,15 @@
 """The codes: a vector of floats as small integers and one scale per block of 512 elements.
 
-A code q of a block stands for ``q * unit`` with ``unit = scale / levels`` and q in -levels .. levels. The scale
-is the largest magnitude of the block ("max") or, in the mode of the published method, its Euclidean norm
-("l2"). Units are rounded up to 16 bits (the upper half of a float32), so that they take two bytes on the wire and
-no code exceeds its level. A block that holds a NaN, an infinity or a magnitude of 2**116 and more has the unit
-NaN, which every receiver sees; a block below 2**-100 is sent as zero and stays in the residual whole.
+A code q of a block stands for ``q * unit`` with ``unit = scale / top`` and q in -levels .. top. The scale is the
+largest magnitude of the block ("max") or, in the mode of the published method, its Euclidean norm ("l2"). Units are
+rounded up to 16 bits (the upper half of a float32), so that they take two bytes on the wire and no code exceeds its
+level. A block that holds a NaN, an infinity or a magnitude of 2**116 and more has the unit NaN, which every receiver
+sees; a block below 2**-100 is sent as zero and stays in the residual whole.
+
+With b bits there are ``2**b`` codes, one more than symmetric levels need. Rounding to nearest uses it (top = levels +
+1): the unit takes the sign of the block's largest element, so that the extra code is on its side. With 2 bits
+that halves the unit: codes stand for -1/2, 0, 1/2 and 1 of the largest. What is cut off on the other side stays in
+the residual. Stochastic rounding has to be unbiased, so it stays symmetric (top = levels).
 
 On the wire q is stored as ``q + levels``, planar inside its block: with 4 codes a byte, byte j holds the
 elements j, j+128, j+256 and j+384. Everything here is the reference for the native codec, which gives the same
@@ -27,7 +32,7 @@ Integers: TypeAlias = npt.NDArray[np.int32]
 Rounding: TypeAlias = Literal["nearest", "stochastic"]
 Norm: TypeAlias = Literal["max", "l2"]
 
-CODEC_VERSION = 1
+CODEC_VERSION = 2
 """Goes up when the meaning of a message changes; ranks of different versions refuse each other."""
 
 BLOCK = 512
@@ -69,6 +74,11 @@ class Scheme:
         return LEVELS[self.bits]
 
     @property
+    def top(self) -> int:
+        """The largest code."""
+        return self.levels + (self.rounding == "nearest")
+
+    @property
     def block_bytes(self) -> int:
         """Bytes of the codes of one block, without its unit."""
         return BLOCK * self.bits // 8
@@ -108,8 +118,8 @@ def stream_key(seed: int, step: int, bucket: int, rank: int, phase: int) -> int:
     return state & 0xFFFFFFFF
 
 
-def dither(key: int, first: int, blocks: int) -> Floats:
-    """Numbers in [-0.5, 0.5) for whole blocks, shape (blocks, 512): a hash, no state. `first`: index of the first
+def dither(key: int, first: int, blocks: int) -> Integers:
+    """Numbers from 0 to 65535 for whole blocks, shape (blocks, 512): a hash, no state. `first`: index of the first
     element, at the begin of a block. Each hash serves two elements, j and j + 256 of a block."""
     half = BLOCK // 2
     start = first // 2
@@ -119,9 +129,7 @@ def dither(key: int, first: int, blocks: int) -> Floats:
     x *= np.uint32(0x846CA68B)
     x ^= x >> np.uint32(16)
     x = x.reshape(blocks, half)
-    low, high = (x & np.uint32(0xFFFF)).astype(np.uint16), (x >> np.uint32(16)).astype(np.uint16)
-    numbers: Floats = np.concatenate([low, high], axis=1).view(np.int16).astype(np.float32) * np.float32(2.0**-16)
-    return numbers
+    return np.concatenate([x & np.uint32(0xFFFF), x >> np.uint32(16)], axis=1).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -148,17 +156,21 @@ def quantize(values: Floats, scheme: Scheme, key: int = 0, first: int = 0) -> Qu
     zero = scale_bits < TOO_SMALL
     dead = bad | zero
     scale = np.where(dead, np.int32(0x3F800000), scale_bits).astype(np.int32).view(np.float32)
-    levels = np.float32(scheme.levels)
-    units = _rounded_up(scale / levels)
+    units = _rounded_up(scale / np.float32(scheme.top))
+    if scheme.rounding == "nearest":
+        units[values.view(np.int32).max(axis=1, initial=0) != scale_bits] *= np.float32(-1)
     inverse = np.float32(1) / units
     units[zero] = 0
     units[bad] = np.nan
     live = np.where(dead[:, None], np.float32(0), values)
     scaled = live * inverse[:, None]
-    rounded = scaled
     if scheme.rounding == "stochastic":
-        rounded = scaled + dither(key, first, len(values))
-    codes = np.clip(np.rint(rounded).astype(np.int32), -scheme.levels, scheme.levels)
+        # with 16 bits behind the point: a number below 1 is added and what is behind the point dropped
+        fixed = (scaled * np.float32(65536)).astype(np.int32)
+        rounded = (fixed + dither(key, first, len(values))) >> np.int32(16)
+    else:
+        rounded = np.rint(scaled).astype(np.int32)
+    codes = np.clip(rounded, -scheme.levels, scheme.top)
     return Quantized(units, bad, codes.astype(np.int32), scaled)
 
 

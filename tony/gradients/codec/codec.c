@@ -65,16 +65,15 @@ INLINE int32_t as_bits(float value) {
     return bits;
 }
 
-/* Numbers in [-0.5, 0.5) for the 512 elements of a block; one hash serves the elements j and j + 256. */
-INLINE void dither_block(uint32_t key, uint32_t first, float *restrict numbers) {
+/* One hash for the elements j and j + 256 of a block: 16 bits each. */
+INLINE void dither_block(uint32_t key, uint32_t first, uint32_t *restrict numbers) {
     const uint32_t start = first / 2 * GOLDEN + key;
     for (int j = 0; j < BLOCK / 2; j++) {
         uint32_t x = start + (uint32_t)j * GOLDEN;
         x ^= x >> 15;
         x *= 0x846CA68Bu;
         x ^= x >> 16;
-        numbers[j] = (float)((int32_t)(x << 16) >> 16) * 0x1p-16f;
-        numbers[j + BLOCK / 2] = (float)((int32_t)x >> 16) * 0x1p-16f;
+        numbers[j] = x;
     }
 }
 
@@ -102,13 +101,16 @@ INLINE int encode_block(const float *restrict g, const float *restrict h, float 
                         float *restrict unit_out, uint8_t *restrict codes, float *restrict stats, int bits,
                         int stochastic, uint32_t key, uint32_t first, float alpha, float carry) {
     const int32_t levels = bits == 2 ? 1 : bits == 4 ? 7 : 127;
-    float v[BLOCK], numbers[BLOCK];
+    const int32_t top = stochastic ? levels : levels + 1;
+    float v[BLOCK];
+    uint32_t numbers[BLOCK / 2];
     int32_t stored[BLOCK];
-    int32_t largest = 0;
+    int32_t largest = 0, highest = 0;
     for (int i = 0; i < BLOCK; i++) {
         v[i] = g[i] + alpha * h[i];
         const int32_t magnitude = as_bits(v[i]) & 0x7FFFFFFF;
         largest = magnitude > largest ? magnitude : largest;
+        highest = as_bits(v[i]) > highest ? as_bits(v[i]) : highest; /* the largest of those above zero */
     }
     if (largest >= TOO_LARGE || largest < TOO_SMALL) {
         const int bad = largest >= TOO_LARGE;
@@ -123,7 +125,8 @@ INLINE int encode_block(const float *restrict g, const float *restrict h, float 
         return bad;
     }
     const float scale = as_float(largest);
-    const float unit = as_float((int32_t)(((uint32_t)as_bits(scale / (float)levels) + 0xFFFFu) & 0xFFFF0000u));
+    const uint32_t sign = stochastic || highest == largest ? 0 : 0x80000000u;
+    const float unit = as_float((int32_t)((((uint32_t)as_bits(scale / (float)top) + 0xFFFFu) & 0xFFFF0000u) | sign));
     const float inverse = 1.0f / unit;
     *unit_out = unit;
     if (stochastic)
@@ -133,9 +136,14 @@ INLINE int encode_block(const float *restrict g, const float *restrict h, float 
         for (int lane = 0; lane < LANES; lane++) {
             const int i = row + lane;
             const float scaled = v[i] * inverse;
-            const float rounded = stochastic ? scaled + numbers[i] : scaled;
-            int32_t q = as_bits(rounded + MAGIC) - MAGIC_BITS;
-            q = q > levels ? levels : q;
+            int32_t q;
+            if (stochastic) {
+                const uint32_t number = row < BLOCK / 2 ? numbers[i] & 0xFFFFu : numbers[i - BLOCK / 2] >> 16;
+                q = ((int32_t)(scaled * 65536.0f) + (int32_t)number) >> 16;
+            } else {
+                q = as_bits(scaled + MAGIC) - MAGIC_BITS;
+            }
+            q = q > top ? top : q;
             q = q < -levels ? -levels : q;
             const float code = (float)q;
             const float error = v[i] - code * unit;

@@ -68,11 +68,12 @@ def _quantize(values: Any, scheme: Scheme) -> tuple[Any, Any, Any]:
     dead = tf.logical_or(bad, zero)
     scale = tf.bitcast(tf.where(dead, _ONE, scale_bits), tf.float32)
     # in float64, since TensorFlow makes x / 7 to x * (1 / 7): rounded to float32 both are the quotient's own bits
-    exact = tf.cast(tf.cast(scale, tf.float64) / float(scheme.levels), tf.float32)
+    exact = tf.cast(tf.cast(scale, tf.float64) / float(scheme.top), tf.float32)
     units = tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(exact, tf.int32) + 0xFFFF, _UPPER_HALF), tf.float32)
+    units = tf.where(tf.reduce_max(tf.bitcast(values, tf.int32), axis=1) == scale_bits, units, -units)
     inverse = tf.cast(1.0 / tf.cast(units, tf.float64), tf.float32)
     scaled = tf.where(dead[:, None], 0.0, values) * inverse[:, None]
-    codes = tf.cast(tf.clip_by_value(tf.round(scaled), -float(scheme.levels), float(scheme.levels)), tf.int32)
+    codes = tf.cast(tf.clip_by_value(tf.round(scaled), -float(scheme.levels), float(scheme.top)), tf.int32)
     units = tf.where(zero, 0.0, tf.where(bad, _NAN, units))
     return units, codes, bad
 
