@@ -10,7 +10,7 @@ from command_line import Running, Tony, wait_for
 
 from tests.training import HOROVOD, interpreter
 
-PATIENCE_S = 100.0
+PATIENCE_S = 240.0
 QUICK = ("--env", "HOROVOD_GLOO_TIMEOUT_SECONDS=10", "-c", "stop_grace=2s")
 """A rank that does not speak with the lost one notices the loss by this timeout only."""
 
@@ -25,9 +25,9 @@ class Begun(NamedTuple):
     index: int
 
 
-def begin(tony: Tony, folder: Path, *flags: str) -> Running:
+def begin(tony: Tony, folder: Path, *flags: str, script: str = "lives_on.py") -> Running:
     words = ("--framework", "horovod", "--python", interpreter(HOROVOD), "--memory", "1g", *QUICK, *flags)
-    return tony.begin("lives_on.py", str(folder), flags=words)
+    return tony.begin(script, str(folder), flags=words)
 
 
 def rounds(folder: Path) -> list[Begun]:
