@@ -97,7 +97,7 @@ class Running:
 
     def application_id(self) -> str:
         """Waits until it is submitted."""
-        return wait_for(lambda: next(iter(self.tony.applications("--state", "RUNNING")), None))
+        return wait_for(lambda: next(iter(self.tony.applications("--state", "RUNNING")), None), timeout_s=180.0)
 
 
 def wait_for(look: Callable[[], Any], timeout_s: float = 60.0) -> Any:
