@@ -267,6 +267,63 @@ def test_a_stopped_script_may_save_and_runs_again_in_the_next_generation(
         assert (tmp_path / "work" / "kept").exists()
 
 
+LIVE_ON = messages.LiveOn(generation=1, next_generation=2, grace_s=5)
+
+
+def test_a_script_that_lives_on_serves_the_next_generation_and_its_end_belongs_to_that(
+    master: ScriptedMaster, tmp_path: Path
+) -> None:
+    with executor_process(master, tmp_path):
+        pid = begin(master, job("sleeps.py"), "600")
+        master.say(live_on=LIVE_ON)
+        ready = master.expect("ready")
+        assert (ready.generation, ready.kept) == (2, True)
+        master.say(live_on=LIVE_ON)
+        assert master.expect("ready") == ready
+        master.release(job("exit_3.py"), generation=2)
+        master.say(live_on=messages.LiveOn(generation=2, next_generation=3))
+        assert master.expect("ready").generation == 3
+        master.release(job("exit_3.py"), generation=3)
+        assert alive(pid)
+        os.kill(pid, signal.SIGKILL)
+        result = master.expect("result")
+        assert (result.generation, result.signal) == (3, "SIGKILL")
+
+
+def test_a_script_that_has_ended_when_it_should_live_on_is_started_again(
+    master: ScriptedMaster, tmp_path: Path
+) -> None:
+    with executor_process(master, tmp_path):
+        begin(master, job("exit_0.py"))
+        assert master.expect("result").generation == 1
+        master.say(live_on=LIVE_ON)
+        master.expect("user_stopped")
+        ready = master.expect("ready")
+        assert (ready.generation, ready.kept) == (2, False)
+        master.release(job("exit_3.py"), generation=2)
+        result = master.expect_any("result")
+        assert (result.generation, result.exit_code) == (2, 3)
+
+
+def test_a_script_that_ends_before_the_others_are_there_is_started_again_when_it_is_asked_for(
+    master: ScriptedMaster, tmp_path: Path
+) -> None:
+    with executor_process(master, tmp_path):
+        pid = begin(master, job("sleeps.py"), "600")
+        master.say(live_on=LIVE_ON)
+        assert master.expect("ready").kept
+        os.kill(pid, signal.SIGKILL)
+        assert master.expect("result").generation == 2
+        master.release(job("exit_0.py"), generation=2)
+        master.say(stop_user=messages.StopUser(generation=1, grace_s=5, next_generation=2))
+        master.expect("user_stopped")
+        ready = master.expect("ready")
+        assert (ready.generation, ready.kept) == (2, False)
+        master.release(job("exit_3.py"), generation=2)
+        result = master.expect_any("result")
+        assert (result.generation, result.exit_code) == (2, 3)
+
+
 def test_a_deaf_script_is_killed_after_its_grace(master: ScriptedMaster, tmp_path: Path) -> None:
     with executor_process(master, tmp_path):
         pid = begin(master, job("ignores_sigterm.py"))
