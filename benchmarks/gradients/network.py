@@ -70,6 +70,17 @@ class Network:
             numbers.append(int(text))
         return Counters(*numbers)
 
+    def limit(self, rate: str | None) -> None:
+        """From now on each link carries so much in each direction, as tc writes it; None: as much as it can."""
+        for rank in range(self.size):
+            for space, device in ((f"{self._bridge}-hub", f"{self._bridge}v{rank}"), (self.name(rank), INTERFACE)):
+                tc = ("ip", "netns", "exec", space, "tc", "qdisc")
+                _run(*tc, "del", "dev", device, "root", check=False)  # there may be none
+                if rate:
+                    shape = ["tbf", "rate", rate, "burst", str(BURST_BYTES), "latency", "100ms"]
+                    _run(*tc, "add", "dev", device, "root", *shape)
+        self.rate = rate
+
     def _build(self) -> None:
         # The bridge has a namespace of its own: where Docker runs, the machine's firewall drops what bridges carry.
         hub = f"{self._bridge}-hub"
@@ -92,10 +103,7 @@ class Network:
             _run("ip", "-n", space, "address", "add", f"{self.address(rank)}/24", "dev", INTERFACE)
             _run("ip", "-n", space, "link", "set", INTERFACE, "up")
             _run("ip", "-n", space, "link", "set", "lo", "up")
-            if self.rate:
-                shape = ["root", "tbf", "rate", self.rate, "burst", str(BURST_BYTES), "latency", "100ms"]
-                _run("ip", "netns", "exec", hub, "tc", "qdisc", "add", "dev", outer, *shape)
-                _run("ip", "netns", "exec", space, "tc", "qdisc", "add", "dev", INTERFACE, *shape)
+        self.limit(self.rate)
 
 
 def _run(*command: str, check: bool = True) -> None:

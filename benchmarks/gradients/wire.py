@@ -143,7 +143,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, default=4)
     parser.add_argument("--elements", type=int, default=2_097_152)
-    parser.add_argument("--rate", default=None, help="of each link, for example 100mbit")
+    parser.add_argument(
+        "--rate", nargs="+", default=[None], help="of each link, for example 100mbit; several in turn"
+    )
     parser.add_argument("--steps", type=int, default=5, help="of each mode in each turn")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
@@ -152,27 +154,34 @@ def main(arguments: list[str] | None = None) -> int:
     add_out(parser)
     chosen = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that namespaces are removed then too
-    base: dict[str, tuple[float, float]] = {}
     with (
-        Network(chosen.ranks, chosen.rate) as network,
+        Network(chosen.ranks) as network,
         chosen.log.open("wb") as log,
         Ranks(network, chosen.python, chosen.elements, log) as ranks,
     ):
-        all_measured = [Measured(mode) for mode in chosen.modes]
-        for _ in range(chosen.turns):
-            for measured in all_measured:
-                measured.turn(network, ranks, chosen.steps)
-        for measured in all_measured:
-            row, mode = measured.row(network, chosen.elements), measured.mode
-            size, time = float(str(row["bytes/element/step"])), float(str(row["median ms"]))
-            base[mode] = (size, time)
-            for other in ("fp32", "fp16"):
-                if other in base:
-                    row[f"fewer bytes than {other}"] = round(base[other][0] / size, 2)
-                    row[f"faster than {other}"] = round(base[other][1] / time, 2)
-            row["ideal fp32 ring ms"] = line_rate_ms(chosen.ranks, chosen.elements, chosen.rate)
-            tell(row, chosen.out)
+        for rate in chosen.rate:
+            network.limit(rate)
+            compare(network, ranks, chosen)
     return 0
+
+
+def compare(network: Network, ranks: Ranks, chosen: argparse.Namespace) -> None:
+    """Measure the modes in turns, and tell of each."""
+    base: dict[str, tuple[float, float]] = {}
+    all_measured = [Measured(mode) for mode in chosen.modes]
+    for _ in range(chosen.turns):
+        for measured in all_measured:
+            measured.turn(network, ranks, chosen.steps)
+    for measured in all_measured:
+        row, mode = measured.row(network, chosen.elements), measured.mode
+        size, time = float(str(row["bytes/element/step"])), float(str(row["median ms"]))
+        base[mode] = (size, time)
+        for other in ("fp32", "fp16"):
+            if other in base:
+                row[f"fewer bytes than {other}"] = round(base[other][0] / size, 2)
+                row[f"faster than {other}"] = round(base[other][1] / time, 2)
+        row["ideal fp32 ring ms"] = line_rate_ms(chosen.ranks, chosen.elements, network.rate)
+        tell(row, chosen.out)
 
 
 def _stdin(process: subprocess.Popen[str]) -> IO[str]:
