@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from command_line import Running, Tony, wait_for
 
@@ -35,14 +36,25 @@ def rounds(folder: Path) -> list[Begun]:
     return [Begun(*json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def next_round(folder: Path, before: list[Begun], size: int) -> list[Begun]:
+def wait_while_running(job: Running, look: Callable[[], Any]) -> Any:
+    """The first true value of `look`; a job that ends before is shown."""
+
+    def watched() -> Any:
+        if job.process.poll() is not None:
+            raise AssertionError(job.process.communicate())
+        return look()
+
+    return wait_for(watched, timeout_s=PATIENCE_S)
+
+
+def next_round(job: Running, folder: Path, before: list[Begun], size: int) -> list[Begun]:
     """Waits until so many processes have gone on together; by rank."""
 
     def look() -> list[Begun] | None:
         new = rounds(folder)[len(before) :]
         return sorted(new[-size:], key=lambda one: one.rank) if len(new) >= size else None
 
-    found: list[Begun] = wait_for(look, timeout_s=PATIENCE_S)
+    found: list[Begun] = wait_while_running(job, look)
     before[:] = rounds(folder)
     assert [one.rank for one in found] == list(range(size)) and {one.size for one in found} == {size}, found
     assert len({one.step for one in found}) == 1, "all go on from the same state"

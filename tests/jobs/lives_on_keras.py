@@ -11,6 +11,7 @@ os.environ["TF_USE_LEGACY_KERAS"] = "1"
 import horovod.tensorflow.keras as hvd
 import numpy as np
 import tf_keras as keras
+from horovod.tensorflow.functions import broadcast_object
 
 from tony import current
 
@@ -25,7 +26,7 @@ class Tell(keras.callbacks.Callback):
         if state.epoch == 3 and hvd.rank() == 0:
             (folder / "steps").touch()
         time.sleep(0.2)  # an epoch that takes its time
-        if bool(hvd.broadcast_object((folder / "enough").exists(), 0)):
+        if bool(broadcast_object((folder / "enough").exists(), 0)):
             self.model.stop_training = True
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command_line import Tony, wait_for
 
-from tests.elastic_horovod import PATIENCE_S, Begun, begin, finish, next_round
+from tests.elastic_horovod import PATIENCE_S, Begun, begin, finish, next_round, wait_while_running
 from tests.training import ELASTIC, HOROVOD, Example, assert_trained, interpreter, start, user_process
 from tests.training import finish as finish_submit
 
@@ -34,22 +34,22 @@ def test_replaced_grown_and_shrunk_and_the_state_is_never_lost(tony: Tony, folde
     seen: list[Begun] = []
     job = begin(tony, folder, "--min-workers", "1", "--max-workers", "3")
     application_id = job.application_id()
-    first = next_round(folder, seen, 2)
-    wait_for(lambda: (folder / "steps").exists(), timeout_s=PATIENCE_S)
+    first = next_round(job, folder, seen, 2)
+    wait_while_running(job, lambda: (folder / "steps").exists())
 
     os.kill(first[0].pid, signal.SIGKILL)
-    replaced = next_round(folder, seen, 2)
+    replaced = next_round(job, folder, seen, 2)
     assert replaced[0].pid == first[1].pid, "the one that knows is rank 0"
     assert replaced[1].index == first[0].index and replaced[1].pid != first[0].pid
     assert replaced[0].step > 0
 
     assert tony.run("resize", application_id, "3", "--timeout", "3m", timeout_s=200.0).returncode == 0
-    grown = next_round(folder, seen, 3)
+    grown = next_round(job, folder, seen, 3)
     assert [one.pid for one in grown[:2]] == [one.pid for one in replaced]
     assert grown[0].step > replaced[0].step, "training went on until the new one was there"
 
     assert tony.run("resize", application_id, "1", "--timeout", "3m", timeout_s=200.0).returncode == 0
-    alone = next_round(folder, seen, 1)
+    alone = next_round(job, folder, seen, 1)
     assert alone[0].pid in {one.pid for one in grown} and alone[0].step >= grown[0].step
     document = finish(job, folder)
     assert document["generations"] == 4
@@ -58,10 +58,10 @@ def test_replaced_grown_and_shrunk_and_the_state_is_never_lost(tony: Tony, folde
 def test_a_keras_model_in_horovods_own_classes_goes_on_with_a_new_rank(tony: Tony, folder: Path) -> None:
     seen: list[Begun] = []
     job = begin(tony, folder, script="lives_on_keras.py")
-    first = next_round(folder, seen, 2)
-    wait_for(lambda: (folder / "steps").exists(), timeout_s=PATIENCE_S)
+    first = next_round(job, folder, seen, 2)
+    wait_while_running(job, lambda: (folder / "steps").exists())
     os.kill(first[0].pid, signal.SIGKILL)
-    replaced = next_round(folder, seen, 2)
+    replaced = next_round(job, folder, seen, 2)
     assert replaced[0].pid == first[1].pid and replaced[0].step >= 2
     finish(job, folder)
 
