@@ -19,7 +19,7 @@ from tests.airflow.standing import DAGS, airflow, settings
 from tests.airflow.world import World, wait_for
 from tests.training import EXAMPLES, HOROVOD, interpreter
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_the_nightly_example_trains_evaluates_and_registers(
         "DIGITS_PYTHON": interpreter(HOROVOD),
         "DIGITS_FOLDER": str(tmp_path / "digits"),
     }
-    done = airflow("dags", "test", "digits", "2026-11-01", environment=environment, timeout_s=360)
+    done = airflow("dags", "test", "digits", "2026-11-01", environment=environment, timeout_s=800)
     assert done.returncode == 0, done.stdout
     with closing(sqlite3.connect(home / "airflow.db")) as database:
         states = dict(database.execute("select task_id, state from task_instance where dag_id = 'digits'"))
@@ -86,17 +86,17 @@ def test_no_jvm_is_held_while_a_task_waits(home: Path, user: dict[str, str], wor
     def java() -> list[psutil.Process]:
         return [one for one in psutil.process_iter() if _is_java_of(one, state)]
 
-    command = [sys.executable, "-m", "airflow", "dags", "test", "waits", "--conf", '{"seconds": 15}']
+    command = [sys.executable, "-m", "airflow", "dags", "test", "waits", "--conf", '{"seconds": 30}']
     with (tmp_path / "output").open("wb") as output:
         running = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
         try:
-            wait_for(java, "the driver of the submit", 90.0)
-            wait_for(lambda: {app.id for app in world.live()} - before, "the application", 60.0)
-            wait_for(lambda: not java(), "the end of the driver", 12.0)
+            wait_for(java, "the driver of the submit", 300.0)
+            wait_for(lambda: {app.id for app in world.live()} - before, "the application", 120.0)
+            wait_for(lambda: not java(), "the end of the driver", 60.0)
             assert {app.id for app in world.live()} - before, "the job has ended, too"
-            assert running.wait(120) == 0, (tmp_path / "output").read_text()
+            assert running.wait(240) == 0, (tmp_path / "output").read_text()
         finally:
             if running.poll() is None:
                 os.killpg(running.pid, signal.SIGKILL)

@@ -11,7 +11,7 @@ from tests.airflow.kills import CANCELS, STEPS, acts, summary, until_reached
 from tests.airflow.standing import Airflow
 from tests.airflow.world import World
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 RUNS = 2
 

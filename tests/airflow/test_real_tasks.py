@@ -10,7 +10,7 @@ import pytest
 from tests.airflow.standing import Airflow, Task
 from tests.airflow.world import World, identity, wait_for
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 END_S = 150.0
 _OVER = ("success", "failed")
