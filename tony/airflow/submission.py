@@ -14,7 +14,6 @@ from tony.asked import Asked, planned
 from tony.clusters import Address, connect
 from tony.containers import Cluster, SubmitProgress
 from tony.jobhandle import JobHandle
-from tony.units import format_bytes
 
 Say = Callable[[str], None]
 
@@ -74,5 +73,4 @@ class Submission:
         """One line for each step of packing and uploading."""
         if progress.step != self._step:
             self._step = progress.step
-            size = f", {format_bytes(progress.total)}" if progress.total else ""
-            self._say(f"{progress.step}{size}")
+            self._say(progress.step)
