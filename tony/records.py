@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, TypeVar
 
 import msgspec
@@ -9,6 +10,10 @@ import msgspec
 from tony.errors import ProtocolError
 
 T = TypeVar("T")
+
+_decoders: dict[type, msgspec.json.Decoder[Any]] = {}
+_making = threading.Lock()
+"""msgspec looks into a type when it meets it first; two that do so at once crash the process (0.22)."""
 
 
 def encode(value: object) -> bytes:
@@ -18,8 +23,12 @@ def encode(value: object) -> bytes:
 
 def decode(raw: bytes | str, kind: type[T]) -> T:
     """The value of that type. Unknown fields are ignored (a newer writer); a wrong type raises ProtocolError."""
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        with _making:
+            decoder = _decoders.setdefault(kind, msgspec.json.Decoder(kind))
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return decoder.decode(raw)  # type: ignore[no-any-return]
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise ProtocolError(f"not a readable {kind.__name__}: {error}") from error
 
