@@ -72,7 +72,7 @@ def submit(
 ) -> JobHandle:
     """Upload what the cluster does not have, and submit. Returns once the cluster has accepted the job.
 
-    When it fails, what this call uploaded is removed again, except what belongs to all jobs.
+    When it fails, what this call uploaded is removed again, except what other jobs use.
     `secrets`: values of the job's secrets by name. Raises PackagingError, Refused, Unreachable, NotPermitted.
     `idempotency_key`: when a job with this key lives or has succeeded, it is attached to (`JobHandle.attached`) and
     nothing is submitted, also when two processes submit at the same moment.
@@ -262,11 +262,12 @@ def _upload(planned: Plan, storage: Storage, uploaded: list[PlannedUpload], prog
 
 def _undo(storage: Storage, uploaded: list[PlannedUpload]) -> None:
     from tony.bundle import MASTER_JAR, RUNTIME
+    from tony.packaging.cache import ArchiveCache
 
     for item in uploaded:
         if item.what not in (RUNTIME, MASTER_JAR):
             with suppress(OSError, TonyError):
-                storage.remove(item.upload.url)
+                ArchiveCache(storage).take_back(item.upload)
 
 
 def _silent(progress: SubmitProgress) -> None:

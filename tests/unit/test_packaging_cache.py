@@ -113,3 +113,16 @@ def test_old_built_archives_make_room(tmp_path: Path, archive: Archive) -> None:
     os.utime(old.path, (1, 1))
     BuiltArchives(tmp_path / "built").remember("key", archive)
     assert archive.path.exists() and not old.path.exists()
+
+
+def test_what_was_put_in_vain_is_taken_back_unless_somebody_else_has_found_it(
+    storage: Storage, archive: Archive
+) -> None:
+    cache = ArchiveCache(storage)
+    upload, _ = cache.put(archive)
+    cache.take_back(upload)
+    assert cache.find(archive) is None
+    upload, _ = cache.put(archive)
+    assert ArchiveCache(storage).put(archive) == (upload, 0)
+    cache.take_back(upload)
+    assert storage.status(upload.url) is not None

@@ -50,7 +50,7 @@ class ArchiveCache:
         progress: Progress | None = None,
         replication: int | None = None,
     ) -> tuple[Upload, int]:
-        """Upload the archive unless it is there; returns it and the bytes that were sent.
+        """Upload the archive unless it is there; returns it and the bytes that this call has brought there.
 
         Two clients that put the same archive at once both succeed. Raises PackagingError when the storage holds
         something else under the name, and what `Storage.upload` raises.
@@ -58,19 +58,26 @@ class ArchiveCache:
         known = self.find(archive, name)
         if known is not None:
             return known, 0
-        path = _path(archive)
+        path, sent = _path(archive), archive.size
         try:
             self._storage.upload(archive.path, path, progress, replication)
         except FileExistsError:
-            # Somebody was quicker; whether it is whole is looked at below.
-            pass
+            # Somebody was quicker, and must see that we need it, too. Whether it is whole is looked at below.
+            self._storage.mark_used(path)
+            sent = 0
         stored = self._storage.size(path)
         if stored != archive.size:
             raise PackagingError(
                 f"{self._storage.url(path)} holds {stored} bytes where {archive.size} belong",
                 hint="Remove it, then submit again; running jobs may be using it.",
             )
-        return Upload(name or archive.name, self._storage.url(path), archive.sha256, archive.size), archive.size
+        return Upload(name or archive.name, self._storage.url(path), archive.sha256, archive.size), sent
+
+    def take_back(self, upload: Upload) -> None:
+        """Remove what `put` has brought there, unless somebody has found it meanwhile: their job needs it."""
+        found = self._storage.status(upload.url)
+        if found is not None and found.used_at <= found.modified_at:
+            self._storage.remove(upload.url)
 
     def collect(self, older_than_s: float, keep: Collection[str] = ()) -> Collected:
         """Remove archives that no submit has used for so long, but none whose hash is in `keep`.
