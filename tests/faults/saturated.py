@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults.injector import Scene
+from tests.faults.runs import RESULTS, version
 from tests.faults.sites import ground, site_at
 
 _STEP_S = 0.25
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--busy", type=int, default=2, help="busy processes for each core")
     parser.add_argument("--nice", type=int, default=0, help="of the busy processes")
+    parser.add_argument("--keep", action="store_true", help="among the results of walks")
     parser.add_argument("--conf-dir", type=Path)
     parser.add_argument("--bin-dir", type=Path)
     options = parser.parse_args(arguments)
@@ -79,21 +81,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 idle_s, all_s = (now - before for now, before in zip(processor_s(), (idle_s, all_s), strict=True))
             scene.hear_out()
             dead = [e.text for e in scene.events if e.fields.get("state") in ("LOST", "FAILED")]
-            print(
-                json.dumps(
-                    {
-                        "minutes": round((time.monotonic() - began) / 60, 1),
-                        "workers": options.workers,
-                        "busy processes": options.busy * (os.cpu_count() or 1),
-                        "cores busy, %": round(100 * (1 - idle_s / all_s), 1),
-                        "load": [round(load, 1) for load in os.getloadavg()],
-                        "state": document.get("state"),
-                        "generations": document.get("generations"),
-                        "declared dead": dead,
-                        "longest pause between two steps, s": round(longest_pause_s(scene), 2),
-                    }
-                )
+            said = json.dumps(
+                {
+                    "at": time.strftime("%Y-%m-%d"),
+                    "back-end": options.backend,
+                    "product": version(),
+                    "minutes": round((time.monotonic() - began) / 60, 1),
+                    "workers": options.workers,
+                    "busy processes": options.busy * (os.cpu_count() or 1),
+                    "cores busy, %": round(100 * (1 - idle_s / all_s), 1),
+                    "load": [round(load, 1) for load in os.getloadavg()],
+                    "state": document.get("state"),
+                    "generations": document.get("generations"),
+                    "declared dead": dead,
+                    "longest pause between two steps, s": round(longest_pause_s(scene), 2),
+                }
             )
+            print(said)
+            if options.keep:
+                with (RESULTS / "saturated.jsonl").open("a") as lines:
+                    lines.write(said + "\n")
         finally:
             scene.close()
             scene.site.cluster.close()

@@ -6,6 +6,7 @@ The page is ``benchmarks/faults/README.md``; what stands there before the first 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,11 @@ def page(folder: Path) -> Iterator[str]:
     for title, runs in parts:
         if runs:
             yield from _part(title, runs)
+    hours = folder / "saturated.jsonl"
+    if hours.exists():
+        yield from ("", "## Nobody is declared dead for being slow", "")
+        for line in hours.read_text().splitlines():
+            yield "- " + ", ".join(f"{name} {value}" for name, value in json.loads(line).items())
 
 
 def _part(title: str, runs: Sequence[Run]) -> Iterator[str]:
