@@ -186,7 +186,7 @@ def test_an_image_behind_a_password_is_pulled_and_the_password_stays_where_it_is
     assert (code, found["reason"]) == (100, "BAD_IMAGE")
     assert "the registry wants a password" in found["message"]
     done = tony.submit("exit_0.py", flags=flags(image, *given, "--docker-client-config", "hdfs:///no/such.json"))
-    assert done.returncode == 3 and "there is no such file" in done.stderr
+    assert done.returncode == 3 and "there is no such file" in done.stdout
 
     given += ("--docker-client-config", config, "--docker-user-names", "--docker-shm-size", "1g")
     done = tony.submit("shows_container.py", flags=flags(image, *given))
