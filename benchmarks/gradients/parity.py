@@ -34,6 +34,7 @@ MODES = {
     "2 bit": Settings(Scheme(2)),
     "2 bit up, 4 down": Settings(Scheme(2), Scheme(4)),
     "4 bit up, 8 down": Settings(Scheme(4), Scheme(8)),
+    "4 bit up, 8 down, alpha 0.5": Settings(Scheme(4), Scheme(8), Feedback(alpha=0.5)),
     "8 bit up, 4 down": Settings(Scheme(8), Scheme(4)),
     "4 bit stochastic": Settings(Scheme(4, "stochastic")),
     "2 bit stochastic": Settings(Scheme(2, "stochastic")),
@@ -42,6 +43,7 @@ MODES = {
     "sparse 3 %": Settings(sparse=Sparse(0.03), exempt_below=0),
     "sparse 2 %": Settings(sparse=Sparse(0.02), exempt_below=0),
     "ablation: 2 bit, no owner residual": Settings(Scheme(2), server_feedback=False),
+    "ablation: 2 bit, no residual": Settings(Scheme(2), None, Feedback(0.0, 0.0), server_feedback=False),
     "ablation: paper with alpha = 1": Settings(
         Scheme(2, "stochastic", "l2"), Scheme(8), feedback=Feedback(alpha=1.0)
     ),
