@@ -63,6 +63,6 @@ def next_round(job: Running, folder: Path, before: list[Begun], size: int) -> li
 
 def finish(job: Running, folder: Path) -> dict[str, object]:
     (folder / "enough").touch()
-    code, document = job.result()
+    code, document = job.result(PATIENCE_S)
     assert code == 0, document
     return document

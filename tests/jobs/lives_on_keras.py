@@ -52,5 +52,5 @@ model.optimizer.build(model.trainable_variables)  # a step would exchange gradie
 state = hvd.elastic.KerasState(model, epoch=0)
 train(state)
 own = np.concatenate([np.ravel(weight) for weight in model.get_weights()])
-copies = np.asarray(hvd.allgather(own[np.newaxis]))
+copies = np.asarray(hvd.allgather(own[np.newaxis], name="weights"))
 assert (copies == copies[0]).all(), "the ranks ended with different weights"
