@@ -343,6 +343,12 @@ def test_a_missing_script_has_a_nearest_name(ask: Ask) -> None:
     assert "no such script" in ask.only(None, job="command: [trian.py]\n").message
 
 
+def test_an_absolute_path_below_the_source_is_looked_at_and_another_is_the_nodes_own(ask: Ask) -> None:
+    assert ask.only(str(ask.folder / "trian.py")).hint == "Did you mean 'train.py'?"
+    job = ask.job(None, job="command: [/opt/app/train.py]\n")
+    assert job.role("worker").command == ("/opt/app/train.py",)
+
+
 def test_a_role_without_a_command_is_named(ask: Ask) -> None:
     problem = ask.only(None, job="roles:\n  a: {command: [train.py]}\n  b: {instances: 1}\n")
     assert problem.key == "roles.b"

@@ -71,7 +71,8 @@ def command_for(settings: Settings, code: Code, role: RoleSpec) -> tuple[str, ..
         return words
     path = Path(code.source) / first
     if first.endswith(".py"):
-        if not first.startswith("/") and not path.is_file():
+        # An absolute path elsewhere is one of the nodes.
+        if path.is_relative_to(code.source) and not path.is_file():
             _missing(settings, key, first, Path(code.source))
     elif "/" not in first and path.is_file():
         return (f"./{first}", *words[1:])
