@@ -343,6 +343,10 @@ def test_a_missing_script_has_a_nearest_name(ask: Ask) -> None:
     assert "no such script" in ask.only(None, job="command: [trian.py]\n").message
 
 
+def test_a_job_file_in_the_place_of_a_script_is_told_where_it_goes(ask: Ask) -> None:
+    assert ask.only("job.yaml").hint == "A job file goes behind -f: -f job.yaml"
+
+
 def test_an_absolute_path_below_the_source_is_looked_at_and_another_is_the_nodes_own(ask: Ask) -> None:
     assert ask.only(str(ask.folder / "trian.py")).hint == "Did you mean 'train.py'?"
     job = ask.job(None, job="command: [/opt/app/train.py]\n")

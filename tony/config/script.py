@@ -31,6 +31,8 @@ def code_of(settings: Settings, folder: Path) -> Code:
     title = Path(words[0]).stem if words and words[0] else ""
     if command is not None and (not words or not words[0]):
         settings.problem("command", "is empty.")
+    elif command is not None and command.layer is not Layer.JOB and words[0].endswith((".yaml", ".yml")):
+        settings.problem("command", "looks like a job file.", f"A job file goes behind -f: -f {words[0]}")
     src = settings.get("src")
     if src is not None and src.value == "none":
         return Code(None, words, title)
