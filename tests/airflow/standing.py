@@ -19,6 +19,7 @@ DAGS = Path(__file__).parent / "dags"
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 ANSWER_S = 240.0
 """The API server's first answer of each kind takes seconds on a busy machine, and blocks all others."""
+_TRIES = 10
 _ENDED_IN_TURN = ("scheduler", "triggerer", "dag-processor", "api-server")
 """The API server last: a worker that ends tells it so."""
 HEARTBEAT_TIMEOUT_S = 20
@@ -179,8 +180,15 @@ class Airflow:
 
     def trigger(self, dag: str, run: str, **conf: Any) -> Task:
         """A new run of a DAG whose only task is called ``job``."""
-        self._ask("POST", f"dags/{dag}/dagRuns", {"dag_run_id": run, "logical_date": None, "conf": conf})
-        return Task(self, dag, run, "job")
+        body = {"dag_run_id": run, "logical_date": None, "conf": conf}
+        for _ in range(_TRIES):
+            answer = self._session.post(self._url(f"dags/{dag}/dagRuns"), json=body, timeout=ANSWER_S)
+            # SQLite refuses a writer whose snapshot is older than another's write; 409: it was made after all.
+            if answer.ok or answer.status_code == 409:
+                return Task(self, dag, run, "job")
+            assert answer.status_code == 500, answer.text
+            time.sleep(1)
+        raise AssertionError(f"no run of {dag} after {_TRIES} tries: {answer.text}")
 
     def _ask(self, verb: str, path: str, body: object = None, missing: bool = False) -> Any:
         answer = self._session.request(verb, self._url(path), json=body, timeout=ANSWER_S)
