@@ -44,6 +44,12 @@ def test_only_what_another_try_may_help_is_tried_again(reason: Reason) -> None:
     assert str(error) == f"{ID} FAILED ({reason.value}): worker:1: ValueError: no"
 
 
+def test_yarns_own_words_begin_with_what_happened() -> None:
+    said = "AM Container exited with exitCode: -100\nFailing this attempt.\n. Failing the application."
+    lost = Outcome(JobState.FAILED, Reason.NODE_LOST, said, 104)
+    assert str(failure(ID, lost, RETRIED)) == f"{ID} FAILED (NODE_LOST): AM Container exited with exitCode: -100"
+
+
 def test_single_reasons_can_be_made_worth_a_try() -> None:
     error = failure(ID, outcome(Reason.OUT_OF_MEMORY), ["OUT_OF_MEMORY"])
     assert not isinstance(error, AirflowFailException)

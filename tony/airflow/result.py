@@ -47,10 +47,11 @@ def retried(outcome: Outcome, retry_on: Collection[str]) -> bool:
 def failure(application_id: str, outcome: Outcome, retry_on: Collection[str]) -> AirflowException:
     """The exception for a job that did not succeed: `AirflowFailException` where no retry can help."""
     first = outcome.first_failure
+    # Of a task the last line says it, as of a traceback; of YARN's own words the first.
+    said = safe(first.message if first is not None and first.message else outcome.message).strip().splitlines()
+    words = said[-1 if first is not None else 0][:_LINE_CHARACTERS] if said else ""
     where = f"{first.task}: " if first is not None else ""
-    said = safe(first.message if first is not None and first.message else outcome.message).strip()
-    last = said.splitlines()[-1][:_LINE_CHARACTERS] if said else ""
-    text = f"{application_id} {outcome.state.value} ({outcome.reason.value}): {where}{last}"
+    text = f"{application_id} {outcome.state.value} ({outcome.reason.value}): {where}{words}"
     kind = AirflowException if retried(outcome, retry_on) else AirflowFailException
     return kind(text)
 
