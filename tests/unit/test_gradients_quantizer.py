@@ -142,14 +142,15 @@ def test_a_block_that_is_not_finite_says_so_and_keeps_its_residual(poison: float
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_what_was_sent_plus_the_residual_is_what_came(rounding: str, bits: int) -> None:
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_what_was_sent_plus_the_residual_is_what_came(rounding: str, bits: int, alpha: float) -> None:
     scheme = Scheme(bits, rounding)  # type: ignore[arg-type]
     residual = np.zeros((2, BLOCK), np.float32)
     came, sent = np.zeros((2, BLOCK)), np.zeros((2, BLOCK))
     for step in range(60):
         gradient = gaussian(2, step)
         units, codes, residual, _, _ = encode_blocks(
-            gradient, residual, scheme, 1.0, 1.0, stream_key(0, step, 0, 0, 0), 0
+            gradient, residual, scheme, alpha, 1.0, stream_key(0, step, 0, 0, 0), 0
         )
         came += gradient
         sent += dequantize(units, unpack(codes, bits))
