@@ -217,7 +217,9 @@ def cancel(how: Cancel, airflow: Airflow, world: World, seed: int) -> Result:
     scene = Scene(airflow, world, how.dag, how.name.replace(" ", "-").replace(",", ""), seed, 0)
     wait_for(lambda: how.instant(scene), how.name, END_S, 0.2)
     time.sleep(scene.rng.uniform(0, how.within_s))
-    at = ",".join(app.state.lower() for app in scene.applications()) or "no application"
+    before = scene.applications()
+    at = ",".join(app.state.lower() for app in before) or "no application"
+    too_late = any(app.ended for app in before)
     how.act(scene)
     acted = time.monotonic()
     wait_for(lambda: scene.task.state in ("success", "failed"), "the end of the task", END_S, 0.5)
@@ -234,12 +236,13 @@ def cancel(how: Cancel, airflow: Airflow, world: World, seed: int) -> Result:
         wrong.append(f"{late} came up afterwards")
     if len(apps) > 1:
         wrong.append(f"{len(apps)} applications")
-    finished = any(app.final == "SUCCEEDED" for app in apps)
+    if not too_late and any(app.final == "SUCCEEDED" for app in apps):
+        wrong.append("the job went on and succeeded")
     return Result(
         how.name,
         seed,
         f"at {at}, {took:.1f} s",
-        not finished,
+        not too_late,
         time.monotonic() - began,
         tuple(app.id for app in apps),
         "; ".join(wrong),
