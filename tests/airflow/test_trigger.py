@@ -19,7 +19,7 @@ from tests.airflow.world import wait_for
 from tony.airflow.hook import TonyHook
 from tony.airflow.reaper import Order, Reaper
 from tony.airflow.sensor import TonyDatasetSensor, TonySensor
-from tony.airflow.trigger import TonyTrigger, address_values
+from tony.airflow.trigger import TonyTrigger, _ends, address_values
 from tony.airflow.watch import Watch
 from tony.clusters import LOCAL, Address, connect
 from tony.containers import AppState
@@ -99,15 +99,16 @@ def test_a_cancelled_trigger_leaves_the_job_and_no_connection() -> None:
 
 
 class States:
-    """Airflow's answer to the question for a task's state."""
+    """Airflow's answers to the question for a task's state; the last one for ever."""
 
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
 
     def __call__(self, **_: Any) -> Any:
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,6 @@ class States:
         ({}, -1, True),
         ({"manual__2026": {"train": "deferred"}}, -1, False),
         ({"manual__2026": {"train_3": "deferred"}}, 3, False),
-        (RuntimeError("Supervisor connection lost"), -1, False),
     ],
 )
 def test_only_a_user_ends_the_job_through_its_trigger(
@@ -132,6 +132,27 @@ def test_only_a_user_ends_the_job_through_its_trigger(
     one._task_instance = Instance(map_index=map_index)
     asyncio.run(one.on_kill())
     assert [report.state.ended for report in applications()] == [ended]
+
+
+def test_airflow_is_asked_again_until_it_says_what_became_of_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    lost = RuntimeError("Supervisor connection lost")
+    one = trigger(submitted("sleeps.py", "60"), kill_grace=1.0)
+    one._task_instance = Instance()
+    monkeypatch.setattr("tony.airflow.trigger._KILL_BOUND_S", 2.0)
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", States(lost))
+    asyncio.run(one.on_kill())
+    assert [report.state.ended for report in applications()] == [False]
+
+    async def until_it_is_done() -> None:
+        await one.on_kill()
+        while _ends:
+            await asyncio.wait(_ends)
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", States(lost, {"manual__2026": {"train": "failed"}}))
+    asyncio.run(until_it_is_done())
+    assert [report.state.ended for report in applications()] == [True]
 
 
 def test_a_trigger_that_shall_not_cancel_does_not() -> None:
