@@ -16,7 +16,8 @@ OWN = ("own",)
 STEPS = 60
 """Of every job, unless it is said otherwise."""
 
-SHORT = ("-c", "times.lease=12s", "-c", "stop_grace=5s")
+LEASE = "times.lease=12s"
+SHORT = ("-c", LEASE, "-c", "stop_grace=5s")
 NEVER = ("--restart", "never", *SHORT)
 ONCE = ("--generation", "1")
 LONG = ("--steps", "250")

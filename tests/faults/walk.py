@@ -24,7 +24,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from types import FrameType
 
-from tests.faults.fault import OWN, STEPS, Fault
+from tests.faults.fault import LEASE, OWN, STEPS, Fault
 from tests.faults.faults import FAULTS
 from tests.faults.injector import NotReached, Scene, Site
 from tests.faults.invariants import Seen, inspect, left_by
@@ -66,7 +66,9 @@ def walk(fault: Fault, site: Site, seed: int, folder: Path) -> Run:
 
 def _hurt(fault: Fault, scene: Scene, point: str, arguments: Sequence[str]) -> Seen:
     try:
-        scene.begin(arguments, fault.flags)
+        # A short lease is a wait of the walk's, too: on a busy machine a master takes long to be there again.
+        lease = f"times.lease={12 * scene.site.patience:.0f}s"
+        scene.begin(arguments, [lease if flag == LEASE else flag for flag in fault.flags])
         if fault.act is not None:
             scene.reach(point)
             fault.act(scene)
