@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # A base image from Debian's packages alone, where no registry can be reached: docker/debian-base.sh [NAME [PACKAGE…]]
 # For the build argument BASE of the Dockerfiles here. Needs root and debootstrap. It holds Debian's minimal system,
-# Python with pip, the packages that are named, and this machine's list of certificate authorities.
+# Python with pip, the packages that are named, and this machine's list of certificate authorities. MIRROR names
+# another server of packages than debootstrap's own, SUITE another Debian.
 set -euo pipefail
 
 name=${1:-local/debian-python:1}
 shift || true
 suite=${SUITE:-bookworm}
-mirror=${MIRROR:-http://deb.debian.org/debian}
 packages=$(IFS=,; echo "python3,python3-pip,ca-certificates${*:+,$*}")
 # Minutes of work lie before its first use.
 docker version > /dev/null
@@ -15,7 +15,7 @@ root=$(mktemp -d)
 # One that was interrupted has /proc mounted there.
 trap 'umount -q "$root/proc" || :; rm -rf --one-file-system "$root"' EXIT
 
-debootstrap --variant=minbase --include="$packages" "$suite" "$root" "$mirror" > "$root.log" 2>&1 ||
+debootstrap --variant=minbase --include="$packages" "$suite" "$root" ${MIRROR:+"$MIRROR"} > "$root.log" 2>&1 ||
     { tail -5 "$root.log" >&2; exit 1; }
 rm "$root.log"
 # A network that looks into TLS has its own authority, and pip must know it.
