@@ -13,6 +13,7 @@ import argparse
 import itertools
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -33,9 +34,12 @@ from tony.localcluster.cluster import LocalCluster
 
 RETRIES = 3
 SECONDS = 5
+CANCELLED_SECONDS = 60
+"""A job that is not ended by its cancel must not end by itself meanwhile."""
 END_S = 400.0
 AFTERWARDS_S = 20.0
 """A submit that was interrupted has brought about by then what it ever will."""
+_LOOKED_AT = re.compile(r"application_\w+ is [A-Z]+")
 MOST_DRAWS = 4
 """How many seeds a run may take to come at its step."""
 
@@ -61,12 +65,15 @@ class Result:
 class Scene:
     """One run that is about to be hurt."""
 
-    def __init__(self, airflow: Airflow, world: World, dag: str, name: str, seed: int, retries: int) -> None:
+    def __init__(
+        self, airflow: Airflow, world: World, dag: str, name: str, seed: int, retries: int, seconds: int = SECONDS
+    ) -> None:
         self.rng = random.Random(f"{name} {seed}")
         self.airflow, self.world, self.dag, self.seed = airflow, world, dag, seed
         self.run = f"{name}-{seed}-{time.time_ns():x}"
         self.identity = identity(dag, self.run, retries)
-        self.task: Task = airflow.trigger(dag, self.run, seconds=SECONDS)
+        self.task: Task = airflow.trigger(dag, self.run, seconds=seconds)
+        self._processes: tuple[psutil.Process, psutil.Process] | None = None
 
     def applications(self) -> list[Application]:
         """All of the task's applications."""
@@ -75,8 +82,9 @@ class Scene:
     # Instants -------------------------------------------------------------------------------------------------
 
     def started(self) -> bool:
-        """The task's process is there."""
-        return bool(self.task.state == "running" and self.task.processes())
+        """The task's process is there. It is remembered: at the instant itself there is no time to ask for it."""
+        self._processes = self.task.processes() if self.task.state == "running" else None
+        return self._processes is not None
 
     def claimed(self) -> bool:
         """The submit has begun."""
@@ -106,37 +114,32 @@ class Scene:
 
     def kill(self) -> str:
         """SIGKILL to the task's process, to its worker, or to both; an orphaned task goes on meanwhile."""
-        found = self.task.processes()
-        if found is None:
-            return "nobody"
-        worker, own = found
+        assert self._processes is not None
+        worker, own = self._processes
         name, victims = self.rng.choice((("task", [own]), ("worker", [worker]), ("both", [worker, own])))
+        gone = 0
         for victim in victims:
             try:
                 victim.send_signal(signal.SIGKILL)
             except psutil.NoSuchProcess:
-                continue
-        return name
+                gone += 1
+        return name if gone < len(victims) else "nobody"
 
 
 @dataclass(frozen=True)
 class Step:
-    """When to kill: `within_s` at most after `instant`; afterwards `still` must hold, or the run came too late.
-
-    `pause_s`: between two looks. Airflow's answers cost the machine more than those of the resource manager.
-    """
+    """When to kill: `within_s` at most after `instant`; afterwards `still` must hold, or the run came too late."""
 
     name: str
     instant: Callable[[Scene], bool]
     within_s: float
     still: Callable[[Scene], bool]
-    pause_s: float = 0.03
 
 
 STEPS = (
-    Step("before the submit", Scene.started, 0.5, lambda scene: not scene.claimed() and not scene.accepted(), 0.2),
+    Step("before the submit", lambda _: True, 0.5, lambda scene: not scene.claimed() and not scene.accepted()),
     Step("while claiming", Scene.claimed, 0.3, lambda scene: not scene.noted()),
-    Step("before it is noted", Scene.accepted, 0.1, lambda scene: not scene.noted()),
+    Step("before it is noted", Scene.accepted, 0.02, lambda scene: not scene.noted()),
     Step("in mid-poll", Scene.running, SECONDS / 2, lambda scene: scene.noted() and not scene.ended()),
     Step("before the result", Scene.ended, 0.1, lambda scene: not scene.returned()),
 )
@@ -146,10 +149,11 @@ def kill_at(step: Step, airflow: Airflow, world: World, seed: int) -> Result:
     """Kill at that step; then the scheduler tries again, and there must be one application, which succeeded."""
     began = time.monotonic()
     scene = Scene(airflow, world, "waits", step.name.replace(" ", "-"), seed, RETRIES)
-    wait_for(lambda: step.instant(scene), step.name, END_S, step.pause_s)
+    wait_for(scene.started, "the task's process", END_S, 0.1)
+    wait_for(lambda: step.instant(scene), step.name, END_S, 0.03)
     time.sleep(scene.rng.uniform(0, step.within_s))
-    before = {app.id for app in scene.applications()}
     victim = scene.kill()
+    before = {app.id for app in scene.applications()}
     reached = victim != "nobody" and step.still(scene)
     wait_for(lambda: scene.task.state in ("success", "failed"), "the end of the run", END_S, 0.5)
     task, apps = scene.task.now(), scene.applications()
@@ -200,8 +204,8 @@ def mark_failed(scene: Scene) -> None:
 
 
 def deferred(scene: Scene) -> bool:
-    """The triggerer waits for the job."""
-    return scene.task.state == "deferred" and scene.accepted()
+    """The triggerer waits for the job: the trigger has told of it. Before that Airflow has nobody to tell."""
+    return scene.task.state == "deferred" and _LOOKED_AT.search(scene.task.log(1)) is not None
 
 
 CANCELS = (
@@ -214,7 +218,7 @@ CANCELS = (
 def cancel(how: Cancel, airflow: Airflow, world: World, seed: int) -> Result:
     """End the task; afterwards no application of it lives, and none comes up later."""
     began = time.monotonic()
-    scene = Scene(airflow, world, how.dag, how.name.replace(" ", "-").replace(",", ""), seed, 0)
+    scene = Scene(airflow, world, how.dag, how.name.replace(" ", "-").replace(",", ""), seed, 0, CANCELLED_SECONDS)
     wait_for(lambda: how.instant(scene), how.name, END_S, 0.2)
     time.sleep(scene.rng.uniform(0, how.within_s))
     before = scene.applications()
