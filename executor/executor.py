@@ -439,10 +439,17 @@ class Executor:
 
     def _tell_result(self) -> None:
         if self._result is not None and not self._acknowledged:
+            self._tell_last_reports()
             self._tell(FromExecutor(result=self._result))
             self._repeat_at = time.monotonic() + _REPEAT_S
         else:
             self._repeat_at = None
+
+    def _tell_last_reports(self) -> None:
+        """A script may report and end at once; what it said last must not come after its end, maybe the job's."""
+        if self._run is not None and self._beat_at < float("inf"):
+            self._run.hear_out()
+            self._beat(time.monotonic())
 
     def _on_stop_user(self, stop: messages.StopUser) -> None:
         over = stop.generation < self._generation or 0 < stop.next_generation <= self._generation

@@ -18,6 +18,8 @@ NAME_CHARACTERS = 64
 DATAGRAM_BYTES = 8 * 1024
 _PATH_BYTES = 100
 """A Unix socket's path holds 108 bytes at most, the end mark included."""
+_MARK = b"\0"
+"""No report: what was sent before it has been taken when it arrives."""
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class ReportSocket:
         """Raises OSError when no socket can be made."""
         self._reports = reports
         self._closed = False
+        self._caught_up = threading.Event()
         # The container's own folder is too deep for a socket's path.
         self._folder = Path(tempfile.mkdtemp(prefix="tony-"))
         self.path = str(self._folder / "report")
@@ -86,6 +89,19 @@ class ReportSocket:
         """What has to go when nobody reports any more."""
         return [self.path, str(self.stacks), str(self._folder)]
 
+    def catch_up(self, timeout_s: float) -> None:
+        """Block until everything that was sent before this call has been taken, or the time is over."""
+        self._caught_up.clear()
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as own:
+                own.settimeout(timeout_s)
+                own.sendto(_MARK, self.path)
+        except OSError:
+            # Closed: the thread takes what has arrived, and ends.
+            self._thread.join(timeout_s)
+            return
+        self._caught_up.wait(timeout_s)
+
     def close(self) -> None:
         """Stop listening and remove the socket. May be called twice."""
         self._closed = True
@@ -105,6 +121,8 @@ class ReportSocket:
                     return
                 if not datagram and self._closed:
                     return
+                if datagram == _MARK:
+                    self._caught_up.set()
                 self._reports.take(datagram)
 
 

@@ -27,6 +27,9 @@ from tony.units import format_bytes
 DRAIN_S = 1.0
 """How long the last words of an ended process are waited for: a process that it left may hold its pipes."""
 
+_REPORTS_S = 0.5
+"""How long its last reports are waited for, which lie in the socket already."""
+
 _DIAGNOSED_LINES = 400
 
 log = logging.getLogger(__name__)
@@ -202,6 +205,11 @@ class UserRun:
             tell(text)
 
         threading.Thread(target=look, name="stacks", daemon=True).start()
+
+    def hear_out(self) -> None:
+        """Take what its script has reported so far. Blocks for a moment."""
+        if self._report_socket is not None:
+            self._report_socket.catch_up(_REPORTS_S)
 
     def renew(self, lease: float) -> None:
         """It may go on until the monotonic time `lease`."""

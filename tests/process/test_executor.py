@@ -172,6 +172,15 @@ def test_reports_of_the_script_travel_with_the_beats(master: ScriptedMaster, tmp
         assert seen["loss"] == pytest.approx(0.2)
 
 
+def test_the_last_report_comes_before_the_end(master: ScriptedMaster, tmp_path: Path) -> None:
+    with executor_process(master, tmp_path):
+        begin(master, job("reports_progress.py"), "0")
+        seen: dict[str, float] = {}
+        while (message := master.arrivals.get(timeout=30)).WhichOneof("message") != "result":
+            seen.update(message.beat.progress)
+    assert seen["step"] == 4.0
+
+
 def test_source_and_files_are_placed_and_a_damaged_archive_is_named(master: ScriptedMaster, tmp_path: Path) -> None:
     archive = tmp_path / "c" / "source.tar.gz"
     archive.parent.mkdir()
