@@ -195,35 +195,32 @@ class TonyOperator(BaseOperator):
         with self._in_airflows_words(context):
             return self._run(context)
 
-    def execute_complete(
-        self,
-        context: Context,
-        event: Mapping[str, Any],
-        application_id: str,
-        address: Mapping[str, Any],
-        attached: bool,
-    ) -> Any:
-        """The trigger has seen the job's end, or could not look any longer; then this process looks."""
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """The trigger has seen the job's end, or could not look any longer; then this process looks.
+
+        What was known at the deferral comes from XCom: ``airflow dags test`` hands nothing but the event on.
+        """
         with self._in_airflows_words(context):
             if "error" in event:
                 self.log.warning("the triggerer gave up: %s. Waiting here instead.", event["error"])
-            place = Address(**address)
-            self._order = self._order_for(place, application_id)
-            self._publish(context, place, application_id)
-            return self._to_the_end(context, place, application_id, attached)
+            address, application_id, attached = self._deferred_job(context)
+            self._order = self._order_for(address, application_id)
+            self._publish(context, address, application_id)
+            return self._to_the_end(context, address, application_id, attached)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As Airflow has it; a wait that ended without the job's end must not leave the job behind."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralTimeout:
-            self._order = self._order_for(*self._deferred_job(context))
+            address, application_id, _ = self._deferred_job(context)
+            self._order = self._order_for(address, application_id)
             self.on_kill()
             raise
         except TaskDeferralError as error:
             self.log.warning("the triggerer gave up: %s. Waiting here instead.", error)
             with self._in_airflows_words(context):
-                address, application_id = self._deferred_job(context)
+                address, application_id, _ = self._deferred_job(context)
                 self._order = self._order_for(address, application_id)
                 return self._to_the_end(context, address, application_id, attached=True)
 
@@ -287,11 +284,11 @@ class TonyOperator(BaseOperator):
             return {"schema": "tony.submitted/1", "application_id": application_id, "attached": attached}
         if self.deferrable:
             place = address_values(address)
-            context["ti"].xcom_push(key=_DEFERRED, value={"application_id": application_id, "address": place})
+            known = {"application_id": application_id, "address": place, "attached": attached}
+            context["ti"].xcom_push(key=_DEFERRED, value=known)
             self.defer(
                 trigger=TonyTrigger(application_id, place, self.poll_interval, self.cancel_on_kill, self.kill_grace),
                 method_name="execute_complete",
-                kwargs={"application_id": application_id, "address": place, "attached": attached},
                 timeout=self.execution_timeout,
             )
         return self._to_the_end(context, address, application_id, attached)
@@ -444,10 +441,10 @@ class TonyOperator(BaseOperator):
     def _order_for(self, address: Address, application_id: str) -> Order:
         return Order(address, application_id, "", ENDED_WITH_TASK, self.kill_grace)
 
-    def _deferred_job(self, context: Context) -> tuple[Address, str]:
-        """The job of a task that comes back from its deferral without what it knew then. Raises NoSuchJob."""
+    def _deferred_job(self, context: Context) -> tuple[Address, str, bool]:
+        """The job of a task that comes back from its deferral, and whether it was there before. Raises NoSuchJob."""
         instance = context["ti"]
         kept = instance.xcom_pull(task_ids=self.task_id, key=_DEFERRED, map_indexes=instance.map_index)
         if not kept:
             raise NoSuchJob("the task was deferred, but has left no job")
-        return Address(**kept["address"]), kept["application_id"]
+        return Address(**kept["address"]), kept["application_id"], kept["attached"]

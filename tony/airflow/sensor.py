@@ -16,7 +16,6 @@ from tony.airflow.result import RETRIED, check_retried, document_of, failure, st
 from tony.airflow.trigger import TonyTrigger, address_values
 from tony.airflow.watch import Watch
 from tony.client import record_of
-from tony.clusters import Address
 from tony.errors import TonyError
 from tony.jobhandle import JobHandle
 from tony.outcome import Outcome
@@ -64,16 +63,15 @@ class TonySensor(BaseSensorOperator):
         self.defer(
             trigger=TonyTrigger(self.application_id, address, self.poke_interval, cancel_on_kill=False),
             method_name="execute_complete",
-            kwargs={"address": address},
             timeout=timedelta(seconds=self.timeout),
         )
         return None
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any], address: Mapping[str, Any]) -> Any:
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """The trigger has seen the job's end."""
         if "error" in event:
             raise AirflowException(event["error"])
-        done = self._looked(TonyHook(None, address=Address(**address)))
+        done = self.poke(context)
         if not done:
             raise AirflowException(f"{self.application_id} has not ended, although its trigger said so")
         return done.xcom_value
