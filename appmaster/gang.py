@@ -87,11 +87,10 @@ class Stages:
     def cluster(self, stage: int, generation: int, sidecar: TaskRecord | None = None) -> ClusterSpec:
         """What the gang is told of itself; a `sidecar` is told the same and finds itself in it, last."""
         members = self._gangs[stage] if sidecar is None else (*self._gangs[stage], sidecar)
-        present = [r for r in members if r.endpoint is not None and r.ports is not None]
         return ClusterSpec(
             generation,
-            {r.task: r.endpoint for r in present if r.endpoint is not None},
-            {r.task: r.started_in for r in present if r.ports is not None and r.ports.kept},
+            {r.task: r.endpoint for r in members if r.endpoint is not None},
+            {r.task: r.started_in for r in members if r.ports is not None and r.ports.kept},
         )
 
     def done(self, stage: int) -> bool:

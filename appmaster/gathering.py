@@ -39,7 +39,7 @@ class Gathering:
     def open(self, places: Mapping[TaskId, Place], lives_on: frozenset[TaskId], forget: Callable[[], None]) -> None:
         """A new release with these places. `forget` empties the store, for when the same ones meet once more."""
         self._forget = forget
-        self._places = {(task, number): own for task, own in places.items() for number in range(own.processes)}
+        self._places = _processes(places)
         self._to_ask = {process for process in self._places if process[0] in lives_on}
         self._to_come = self._places.keys() - self._to_ask
         self._rung = False
@@ -52,7 +52,7 @@ class Gathering:
     def reopen(self, places: Mapping[TaskId, Place], forget: Callable[[], None]) -> None:
         """After a restart of this process: a release whose ranks have met, or have not; who asks waits for all."""
         self.open({}, frozenset(), forget)
-        self._places = {(task, number): own for task, own in places.items() for number in range(own.processes)}
+        self._places = _processes(places)
         self._to_ask, self._rung = set(self._places), True
 
     def is_outside(self, task: TaskId) -> bool:
@@ -109,6 +109,10 @@ class Gathering:
             answer = waiting.pop(process)
             if not answer.done():
                 answer.set_result(_line(self._places[process], process[1]))
+
+
+def _processes(places: Mapping[TaskId, Place]) -> dict[Process, Place]:
+    return {(task, number): own for task, own in places.items() for number in range(own.processes)}
 
 
 def _line(own: Place, number: int) -> str:

@@ -359,10 +359,13 @@ class Executor:
                 )
             )
             return
-        main, tensorboard = self._ports.numbers
-        self._ready = messages.Ready(generation=generation, port=main, tensorboard_port=tensorboard)
+        self._say_ready(self._ports)
+        log.info("ready for generation %d on port %d", generation, self._ports.numbers[0])
+
+    def _say_ready(self, ports: Ports, kept: bool = False) -> None:
+        main, tensorboard = ports.numbers
+        self._ready = messages.Ready(generation=self._ready_for, port=main, tensorboard_port=tensorboard, kept=kept)
         self._tell(FromExecutor(ready=self._ready))
-        log.info("ready for generation %d on port %d", generation, main)
 
     # The user process -----------------------------------------------------------------------------------------
 
@@ -485,11 +488,7 @@ class Executor:
             return
         log.info("the user process lives on, for generation %d: %s", wish.next_generation, wish.reason)
         run.serves = self._ready_for = wish.next_generation
-        main, tensorboard = self._ports.numbers
-        self._ready = messages.Ready(
-            generation=wish.next_generation, port=main, tensorboard_port=tensorboard, kept=True
-        )
-        self._tell(FromExecutor(ready=self._ready))
+        self._say_ready(self._ports, kept=True)
 
     def _stopped(self, stop: messages.StopUser) -> None:
         self._stop = None

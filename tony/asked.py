@@ -70,7 +70,11 @@ def asked_in(settings: Settings, request: Request) -> Asked:
 
 def address_in(settings: Settings, name: str | None) -> Address:
     """The cluster of that name as the settings see it. Raises UsageError when there is none."""
-    address = find(name, clusters_of(settings))
+    return completed(find(name, clusters_of(settings)), settings)
+
+
+def completed(address: Address, settings: Settings) -> Address:
+    """The address with what the settings say of every cluster, where it says nothing itself."""
     if address.local:
         return replace(address, node_python=settings.value("node_python") or "")
     return replace(

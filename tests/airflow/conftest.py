@@ -59,6 +59,20 @@ def nothing_is_left() -> Iterator[None]:
         time.sleep(0.05)
 
 
+@pytest.fixture
+def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Jobs of this test alone; what still runs at its end is ended."""
+    from tests.airflow.provider_jobs import forget_all
+
+    for name in ("HADOOP_CONF_DIR", "TONY_SITE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TONY_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("AIRFLOW_CONN_TONY_DEFAULT", "tony://local")
+    yield
+    forget_all()
+
+
 @pytest.fixture(scope="session")
 def database() -> None:
     """The tables of the session's Airflow."""

@@ -25,23 +25,13 @@ from airflow.sdk.exceptions import (
     TaskDeferred,
 )
 
-from tests.airflow.provider_jobs import Instance, applications, forget_all, run, training
+from tests.airflow.provider_jobs import Instance, applications, run, training
 from tests.airflow.world import wait_for
 from tony.airflow.operator import ENDED_WITH_TASK
 from tony.client import attach
 from tony.containers import AppState
 
-
-@pytest.fixture(autouse=True)
-def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Jobs of this test alone; what still runs at its end is ended."""
-    for name in ("HADOOP_CONF_DIR", "TONY_SITE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TONY_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("AIRFLOW_CONN_TONY_DEFAULT", "tony://local")
-    yield
-    forget_all()
+pytestmark = pytest.mark.usefixtures("own_state")
 
 
 def test_a_task_returns_its_jobs_document_and_leaves_its_id(capsys: pytest.CaptureFixture[str]) -> None:

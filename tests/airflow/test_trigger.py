@@ -6,7 +6,6 @@ import asyncio
 import importlib
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
-from tests.airflow.provider_jobs import Instance, applications, forget_all, only_event, run, training
+from tests.airflow.provider_jobs import Instance, applications, only_event, run, training
 from tests.airflow.world import wait_for
 from tony.airflow.hook import TonyHook
 from tony.airflow.reaper import Order, Reaper
@@ -28,17 +27,7 @@ from tony.idempotency import tag_of
 from tony.jobhandle import JobHandle
 from tony.storage import Storage
 
-
-@pytest.fixture(autouse=True)
-def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Jobs of this test alone; what still runs at its end is ended."""
-    for name in ("HADOOP_CONF_DIR", "TONY_SITE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TONY_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("AIRFLOW_CONN_TONY_DEFAULT", "tony://local")
-    yield
-    forget_all()
+pytestmark = pytest.mark.usefixtures("own_state")
 
 
 def submitted(script: str, *args: str) -> str:

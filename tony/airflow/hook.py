@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from tony.asked import address_in
+from tony.asked import address_in, completed
 from tony.client import attach
 from tony.clusters import Address, connect
 from tony.config.layers import Request, Settings, gather
@@ -66,14 +66,8 @@ class Place:
         """
         name: str | None = cluster or settings.value("cluster")
         if name is None and self.conf_dir and not self.cluster:
-            found = Address(
-                self.called,
-                self.conf_dir,
-                self.bin_dir,
-                self.storage or settings.value("storage") or "",
-                self.node_python or settings.value("node_python") or "",
-                beat=settings.value("fast_beat"),
-            )
+            own = Address(self.called, self.conf_dir, self.bin_dir, self.storage, self.node_python)
+            found = completed(own, settings)
         else:
             found = address_in(settings, name or self.cluster or None)
         # Other processes, with other working folders, get it too.

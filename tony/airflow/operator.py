@@ -203,8 +203,7 @@ class TonyOperator(BaseOperator):
         with self._in_airflows_words(context):
             if "error" in event:
                 self.log.warning("the triggerer gave up: %s. Waiting here instead.", event["error"])
-            address, application_id, attached = self._deferred_job(context)
-            self._order = self._order_for(address, application_id)
+            address, application_id, attached = self._resumed(context)
             self._publish(context, address, application_id)
             return self._to_the_end(context, address, application_id, attached)
 
@@ -213,15 +212,13 @@ class TonyOperator(BaseOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralTimeout:
-            address, application_id, _ = self._deferred_job(context)
-            self._order = self._order_for(address, application_id)
+            self._resumed(context)
             self.on_kill()
             raise
         except TaskDeferralError as error:
             self.log.warning("the triggerer gave up: %s. Waiting here instead.", error)
             with self._in_airflows_words(context):
-                address, application_id, _ = self._deferred_job(context)
-                self._order = self._order_for(address, application_id)
+                address, application_id, _ = self._resumed(context)
                 return self._to_the_end(context, address, application_id, attached=True)
 
     def on_kill(self) -> None:
@@ -441,10 +438,15 @@ class TonyOperator(BaseOperator):
     def _order_for(self, address: Address, application_id: str) -> Order:
         return Order(address, application_id, "", ENDED_WITH_TASK, self.kill_grace)
 
-    def _deferred_job(self, context: Context) -> tuple[Address, str, bool]:
-        """The job of a task that comes back from its deferral, and whether it was there before. Raises NoSuchJob."""
+    def _resumed(self, context: Context) -> tuple[Address, str, bool]:
+        """The job of a task that comes back from its deferral, and whether it was there before. Raises NoSuchJob.
+
+        From now on it ends with the task again.
+        """
         instance = context["ti"]
         kept = instance.xcom_pull(task_ids=self.task_id, key=_DEFERRED, map_indexes=instance.map_index)
         if not kept:
             raise NoSuchJob("the task was deferred, but has left no job")
-        return Address(**kept["address"]), kept["application_id"], kept["attached"]
+        address, application_id = Address(**kept["address"]), kept["application_id"]
+        self._order = self._order_for(address, application_id)
+        return address, application_id, kept["attached"]

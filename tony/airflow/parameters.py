@@ -20,7 +20,7 @@ from tony.errors import Problem, UsageError
 
 _CALLED = {"tags": "tag", "roles": "role", "secrets": "secret", "yarn_queue": "queue"}
 """Parameters that are called otherwise than their flag: several values, or a name that Airflow uses itself."""
-_KEYS = {(key.flag or "").lstrip("-").replace("-", "_"): key for key in flags()}
+_KEYS = {key.parameter: key for key in flags()}
 PARAMETERS = (
     *("framework", "workers", "ps", "chief", "evaluator", "roles", "min_workers", "max_workers", "procs_per_task"),
     *("memory", "vcores", "gpus", "am_memory"),

@@ -78,9 +78,7 @@ class TonySensor(BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """One look at the job."""
-        return self._looked(TonyHook(self.conn_id, self.cluster))
-
-    def _looked(self, hook: TonyHook) -> PokeReturnValue:
+        hook = TonyHook(self.conn_id, self.cluster)
         try:
             with contextlib.closing(hook.get_conn()) as cluster:
                 handle = JobHandle(self.application_id, cluster)

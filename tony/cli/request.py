@@ -81,7 +81,7 @@ def request_of(context: click.Context, values: Mapping[str, Any]) -> Request:
     assert invocation is not None
     texts: dict[str, Sequence[str]] = {}
     for key in flags():
-        value = values.get(_name(key))
+        value = values.get(key.parameter)
         if value in (None, False, ()):
             continue
         if value is True:
@@ -103,7 +103,3 @@ def request_of(context: click.Context, values: Mapping[str, Any]) -> Request:
         arguments=arguments,
         user_file=invocation.conf,
     )
-
-
-def _name(key: Key) -> str:
-    return (key.flag or "").lstrip("-").replace("-", "_")

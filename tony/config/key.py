@@ -48,6 +48,11 @@ class Key:
         return self.kind in (Kind.WORDS, Kind.PAIRS, Kind.COUNTS)
 
     @property
+    def parameter(self) -> str:
+        """The flag as a parameter's name in Python; empty where there is none."""
+        return (self.flag or "").lstrip("-").replace("-", "_")
+
+    @property
     def variable(self) -> str:
         """The environment variable: the flag's name where there is one, else the key's."""
         return "TONY_" + (self.flag or self.name).lstrip("-").replace("-", "_").replace(".", "_").upper()
