@@ -122,7 +122,8 @@ class Measured:
             "ranks": network.size,
             "elements": elements,
             "rate": network.rate or "none",
-            "bytes/element/step": round(statistics.mean(self._bytes) / elements, 4),
+            # the median of the turns: now and then TCP sends a 64 KiB segment again that was only late
+            "bytes/element/step": round(statistics.median(self._bytes) / elements, 4),
             "steps": len(self._seconds),
             "median ms": round(1000 * statistics.median(self._seconds), 1),
             "fastest ms": round(1000 * min(self._seconds), 1),

@@ -71,7 +71,7 @@ def test_codes_are_so_many_times_fewer_bytes_on_the_interface() -> None:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and iproute2")
     command = [sys.executable, "-m", "benchmarks.gradients.wire", "--python", python, "--ranks", "2"]
-    command += ["--elements", "2097152", "--steps", "3", "--modes", "fp32", "8", "4", "2"]
+    command += ["--elements", "2097152", "--steps", "3", "--turns", "5", "--modes", "fp32", "8", "4", "2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [json.loads(line) for line in done.stdout.splitlines()]
