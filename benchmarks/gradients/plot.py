@@ -65,11 +65,11 @@ def accuracy(plot: Any, path: Path) -> None:
 
 
 def time(plot: Any, path: Path) -> None:
-    """How long an exchange takes, over the bandwidth of every link. The fastest: other load makes none faster."""
+    """How long an exchange takes, over the bandwidth of every link; medians."""
     rows = read("time.jsonl")
     figure, axes = plot.subplots(figsize=(7.2, 4.2), layout="constrained")
     for mode, (label, color, marker) in WAYS.items():
-        own = sorted((RATES[str(row["rate"])], row["fastest ms"]) for row in rows if row["mode"] == mode)
+        own = sorted((RATES[str(row["rate"])], row["median ms"]) for row in rows if row["mode"] == mode)
         axes.plot(*zip(*own, strict=True), color=color, marker=marker, label=label)
     rates = sorted({RATES[str(row["rate"])] for row in rows})
     elements, ranks = rows[0]["elements"], rows[0]["ranks"]
@@ -82,7 +82,7 @@ def time(plot: Any, path: Path) -> None:
     ticks = [tick for tick in (10, 30, 100, 300, 1000, 3000, 10000) if tick < 1.2 * max(ideal) * 3]
     axes.set_yticks(ticks, [f"{tick} ms" if tick < 1000 else f"{tick // 1000} s" for tick in ticks])
     axes.set_xlabel("bandwidth of every rank's link")
-    axes.set_ylabel(f"one exchange, fastest of {rows[0]['steps']}")
+    axes.set_ylabel(f"one exchange, median of {rows[0]['steps']}")
     axes.set_title(f"{elements / 2**20:g} million gradients, {ranks} ranks on 2 shared cores", fontsize=11)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9)
