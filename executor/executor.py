@@ -22,6 +22,7 @@ from executor.gpus import TaskGpus
 from executor.interface import interface
 from executor.lease import TURN_S, Lease
 from executor.link import Connection, Lost, MasterLink, Received, warning
+from executor.page import PageFound
 from executor.ports import Ports
 from executor.process import UserExited, UserGone, UserStarted, kill_descendants
 from executor.reports import Reports
@@ -250,6 +251,7 @@ class Executor:
         """What was said since the last Hello, or into a connection that was about to break."""
         if self._run is not None and self._run.running:
             self._tell_started(self._run)
+            self._tell_page(self._run)
         if self._ready is not None:
             if self._user_stopped is not None:
                 self._tell(FromExecutor(user_stopped=self._user_stopped))
@@ -400,6 +402,8 @@ class Executor:
             argv = ranks.argv(release.processes, argv)
         run.start(argv, environment, self._workspace.work, self._lease)
         run.look_for(dict(release.peers))
+        if "TB_PORT" in release.environment:
+            run.look_for_page(self._container.host, self._ports.numbers[1])
 
     def _on_run_event(self, run: UserRun, event: RunEvent) -> None:
         run.take(event, self._gpus)
@@ -410,6 +414,12 @@ class Executor:
             log.info("generation %d ended: %s", event.generation, event.signal or f"exit code {event.code}")
         elif isinstance(event, UserGone):
             self._on_gone(event)
+        elif isinstance(event, PageFound):
+            self._tell_page(run)
+
+    def _tell_page(self, run: UserRun) -> None:
+        if run.page:
+            self._tell(FromExecutor(url=messages.Url(kind="tensorboard", url=run.page)))
 
     def _tell_started(self, run: UserRun) -> None:
         if run.pid and not self._started_told:

@@ -14,6 +14,7 @@ from executor.failure import Ending, diagnose
 from executor.gpus import TaskGpus
 from executor.lease import Lease
 from executor.metrics import Metrics, oom_kills
+from executor.page import PageFound, PageWatch
 from executor.peers import PeersSilent, look_for
 from executor.ports import Ports
 from executor.process import UserEvent, UserExited, UserGone, UserNotStarted, UserProcess, UserStarted
@@ -34,7 +35,7 @@ _DIAGNOSED_LINES = 400
 
 log = logging.getLogger(__name__)
 
-RunEvent = UserEvent | OutputEnded | PeersSilent
+RunEvent = UserEvent | OutputEnded | PeersSilent | PageFound
 
 
 class UserRun:
@@ -57,6 +58,7 @@ class UserRun:
         self.pid = 0
         self.exited: UserExited | None = None
         self.over = False
+        self.page = ""
         self.result_due_at: float | None = None
         self._ports = ports
         self._streams = streams
@@ -64,6 +66,7 @@ class UserRun:
         self._process = UserProcess(generation, post)
         self._report_socket = _report_socket(reports)
         self._metrics: Metrics | None = None
+        self._page_watch: PageWatch | None = None
         self._oom_kills = oom_kills()
         self._failed_start: Result | None = None
         self._cut_off: Result | None = None
@@ -95,6 +98,10 @@ class UserRun:
         """See whether those peers can be reached, beside everything else; without any of them it has failed."""
         look_for(self.generation, peers, self._post)
 
+    def look_for_page(self, host: str, port: int) -> None:
+        """See whether it serves a page there, which is then `page`, beside everything else."""
+        self._page_watch = PageWatch(self.generation, host, port, self._post)
+
     @property
     def running(self) -> bool:
         """Whether the user's own process is there, or about to be."""
@@ -122,6 +129,8 @@ class UserRun:
                 self.result_due_at = time.monotonic()
         elif isinstance(event, PeersSilent):
             self._alone(event.message)
+        elif isinstance(event, PageFound):
+            self.page = event.url
         else:
             self._gone(event)
 
@@ -156,6 +165,8 @@ class UserRun:
     def _let_go(self) -> None:
         if self._metrics is not None:
             self._metrics.close()
+        if self._page_watch is not None:
+            self._page_watch.close()
         if self._report_socket is not None:
             self._report_socket.close()
         self._ports.release()

@@ -12,8 +12,11 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
+
+from tests.training import MULTIWORKER, interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 60.0
@@ -352,3 +355,24 @@ def test_a_submit_that_fails_takes_back_what_it_uploaded(tony: Tony) -> None:
     assert "Nothing was uploaded or submitted." in done.stderr
     cache = tony.state / "local" / "storage" / "cache"
     assert not cache.exists() or list(cache.iterdir()) == []
+
+
+@pytest.mark.timeout(180)
+def test_a_tensorboard_is_shown_beside_the_job_and_ends_with_it(tony: Tony) -> None:
+    seen, runs = tony.folder / "seen", tony.folder / "runs"
+    runs.mkdir()
+    waits = f"import pathlib, time\nwhile not pathlib.Path({str(seen)!r}).exists(): time.sleep(0.1)\n"
+    words = ("--detach", "--python", interpreter(MULTIWORKER), "--tensorboard", str(runs))
+    job = tony.json(*LOCAL, *words, tony.script("train.py", waits))["application_id"]
+    deadline = time.monotonic() + 120
+    urls: dict[str, str] = {}
+    while not urls and time.monotonic() < deadline:
+        urls = tony.json("status", job)["urls"]
+        time.sleep(0.5)
+    with urlopen(urls["tensorboard"] + "data/environment", timeout=30) as page:
+        assert json.load(page)["data_location"] == str(runs)
+    seen.touch()
+    assert tony.json("wait", job)["state"] == "SUCCEEDED"
+    assert urls["tensorboard"] not in tony.run("status", job).stdout
+    with pytest.raises(OSError):
+        urlopen(urls["tensorboard"], timeout=10)

@@ -120,6 +120,20 @@ def test_a_freed_port_can_be_bound_without_any_flag(master: ScriptedMaster, tmp_
         assert master.expect("result").exit_code == 0
 
 
+def test_a_page_is_told_when_it_is_there_and_again_to_a_new_master(master: ScriptedMaster, tmp_path: Path) -> None:
+    with executor_process(master, tmp_path):
+        master.expect("hello")
+        master.welcome()
+        port = master.expect("ready").tensorboard_port
+        master.release(job("serves_its_page.py"), TB_PORT=str(port))
+        told = master.expect("url")
+        assert told.kind == "tensorboard" and told.url.endswith(f":{port}/")
+        master.hang_up()
+        master.expect_any("hello")
+        master.welcome()
+        assert master.expect("url") == told
+
+
 def test_a_defect_of_the_executor_is_told_with_its_traceback(master: ScriptedMaster, tmp_path: Path) -> None:
     with executor_process(master, tmp_path) as process:
         master.expect("hello")

@@ -389,6 +389,26 @@ def test_checkpoints_do_not_lie_where_the_job_ends(ask: Ask) -> None:
     assert ask.only(flags={"checkpoint_dir": ["ftp://x/c"]}).key == "checkpoint_dir"
 
 
+def test_a_tensorboard_is_a_sidecar_beside_the_roles_of_the_job(ask: Ask) -> None:
+    job = ask.job(flags={"tensorboard": ["/shared/runs"], "roles.worker.instances": ["2"]})
+    assert [(role.name, role.instances, role.sidecar) for role in job.roles] == [
+        ("worker", 2, False),
+        ("tensorboard", 1, True),
+    ]
+    assert job.roles[1].command[-1] == "/shared/runs"
+    job = ask.job(job="command: [train.py]\ntensorboard: s3://b/runs\nroles: {tensorboard: {memory: 1g}}\n")
+    assert sorted((role.name, role.resources.memory_mb) for role in job.roles) == [
+        ("tensorboard", 1024),
+        ("worker", 2048),
+    ]
+
+
+def test_a_tensorboard_needs_a_folder_for_all_and_has_one_command(ask: Ask) -> None:
+    assert ask.only(flags={"tensorboard": ["runs"]}).key == "tensorboard"
+    twice = ask.only(job="command: [train.py]\ntensorboard: /r\nroles: {tensorboard: {command: [x]}}\n")
+    assert twice.key == "tensorboard" and "command already" in twice.message
+
+
 def test_too_many_tasks_together_are_refused(ask: Ask) -> None:
     found = ask.problems(flags={"role": ["a:6000", "b:6000"]})
     assert any("12000 tasks" in problem.message for problem in found)

@@ -118,6 +118,7 @@ class TonyOperator(BaseOperator):
         on_hang: str | None = None,
         success: str | None = None,
         checkpoint_dir: str | None = None,
+        tensorboard: str | None = None,
         quantize: int | str | None = None,
         conn_id: str | None = TonyHook.default_conn_name,
         cluster: str | None = None,
@@ -170,6 +171,7 @@ class TonyOperator(BaseOperator):
         self.on_hang = on_hang
         self.success = success
         self.checkpoint_dir = checkpoint_dir
+        self.tensorboard = tensorboard
         self.quantize = quantize
         self.conn_id = conn_id
         self.cluster = cluster

@@ -27,7 +27,7 @@ PARAMETERS = (
     *("src", "exclude", "venv", "python", "files", "image", "env", "secrets"),
     *("name", "yarn_queue", "node_label", "tags"),
     *("restart", "max_restarts", "am_attempts", "max_duration", "queue_timeout", "gang_timeout", "hang_timeout"),
-    *("on_hang", "success", "checkpoint_dir", "quantize"),
+    *("on_hang", "success", "checkpoint_dir", "tensorboard", "quantize"),
 )
 """The parameters that are flags of ``tony submit``."""
 

@@ -83,7 +83,8 @@ def status_lines(output: Output, snapshot: JobSnapshot) -> list[str]:
         left = format_duration(max(0.0, excluded.until - snapshot.now))
         lines.append(safe(f"keeps away from {excluded.node} for {left}: {excluded.why}"))
     lines += [f"warning: {safe(task.warning)}" for task in snapshot.tasks if task.warning][:_MOST_WARNINGS]
-    lines += [f"{safe(kind)}  {safe(url)}" for kind, url in sorted(snapshot.urls.items())]
+    if not snapshot.state.ended:
+        lines += [f"{safe(kind)}  {safe(url)}" for kind, url in sorted(snapshot.urls.items())]
     if snapshot.tasks:
         width = output.width if output.out.isatty() else 120
         lines += ["", *table(_HEADS, [_row(task) for task in snapshot.tasks], width)]

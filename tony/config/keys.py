@@ -279,6 +279,15 @@ KEYS: tuple[Key, ...] = (
         "DIR",
     ),
     Key(
+        "tensorboard",
+        Kind.TEXT,
+        "show this folder of event files in a TensorBoard beside the job",
+        None,
+        "--tensorboard",
+        "extras",
+        "DIR",
+    ),
+    Key(
         "quantize",
         Kind.CHOICE,
         "bits for each element of a gradient on the wire, in scripts that use tony.gradients",

@@ -61,6 +61,7 @@ def resolve(request: Request) -> Resolved:
 def resolve_settings(settings: Settings, request: Request) -> Resolved:
     """As `resolve`, but problems stay in the settings; what is wrong was replaced by a default."""
     framework = settings.value("framework")
+    _folder(settings, "tensorboard")
     roles = roles_of(settings, framework)
     code = code_of(settings, request.folder)
     roles = tuple(dataclasses.replace(role, command=command_for(settings, code, role)) for role in roles)
@@ -193,14 +194,14 @@ def _python(settings: Settings) -> PythonSpec:
 
 
 def _folder(settings: Settings, key: str) -> str | None:
-    """A folder that tasks write to, as written: a URL or a path, absolute or below the working directory."""
+    """A folder that all tasks see, as written: a URL or an absolute path."""
     text: str | None = settings.value(key)
     if text is None:
         return None
     scheme = scheme_of(text)
     if scheme is not None and scheme not in ("hdfs", "webhdfs", "file", "s3", "gs", "viewfs"):
         settings.problem(key, f"the scheme {scheme}:// is not allowed here.")
-    if scheme is None and key == "checkpoint_dir" and not text.startswith("/"):
+    if scheme is None and not text.startswith("/"):
         settings.problem(key, "must be a URL or an absolute path: the tasks' working folders go with the job.")
     return text
 

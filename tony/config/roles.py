@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tony.config import keys, names, rolekeys
+from tony.config import board, keys, names, rolekeys
 from tony.config.docker import image_of
 from tony.config.files import parse_files
 from tony.config.layers import Given, Layer, Settings, default_of
@@ -23,11 +23,12 @@ _DEFINING = (Layer.FLAG, Layer.VARIABLE, Layer.JOB)
 def roles_of(settings: Settings, framework: str) -> tuple[RoleSpec, ...]:
     """The roles in the order in which they were written; one ``worker`` when nothing names a role.
 
-    A role exists when the job file, ``--role`` or a flag like ``--workers`` names it. Other layers and ``-c`` may
-    only change roles that exist. What is wrong is added to the settings' problems.
+    A role exists when the job file, ``--role`` or a flag like ``--workers`` names it; ``tensorboard`` adds one. Other
+    layers and ``-c`` may only change roles that exist. What is wrong is added to the settings' problems.
     """
+    own = [board.ROLE] if board.add_board(settings) else []
     shorthand = _shorthand(settings)
-    defined = _defined(settings, shorthand)
+    defined = _defined(settings, shorthand, own)
     _check_strangers(settings, defined)
     roles = tuple(_role(settings, name, shorthand, framework) for name in defined)
     _check_links(settings, roles)
@@ -87,7 +88,8 @@ def _count(one: Given, text: str, name: str) -> Given:
     return Given(int(text), text, one.origin, one.layer, one.folder)
 
 
-def _defined(settings: Settings, shorthand: Mapping[str, Any]) -> list[str]:
+def _defined(settings: Settings, shorthand: Mapping[str, Any], own: list[str]) -> list[str]:
+    """The names of the roles; `own` are those that we add, last, and that are not a job by themselves."""
     found: dict[str, None] = {}
     from_files = [name for name in settings.names() if name.startswith("roles.") and name.count(".") == 1]
     for name in from_files:
@@ -98,6 +100,8 @@ def _defined(settings: Settings, shorthand: Mapping[str, Any]) -> list[str]:
             found[key.name.split(".")[1]] = None
     for name in shorthand:
         found[name] = None
+    for name in own:
+        found.pop(name, None)
     if not found:
         found["worker"] = None
     for name in found:
@@ -106,7 +110,8 @@ def _defined(settings: Settings, shorthand: Mapping[str, Any]) -> list[str]:
             settings.problem(f"roles.{name}", problem)
     flagged = [name for name in ("chief", "worker", "ps", "evaluator") if name in found]
     in_file = any(settings.layers(f"roles.{name}") for name in found)
-    return list(found) if in_file else flagged + [name for name in found if name not in flagged]
+    ordered = list(found) if in_file else flagged + [name for name in found if name not in flagged]
+    return ordered + own
 
 
 def _check_strangers(settings: Settings, defined: list[str]) -> None:
