@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +44,8 @@ class PageWatch:
 
 def answers(host: str, port: int) -> bool:
     """Whether what listens there speaks HTTP. Blocks for some seconds at most."""
+    import http.client  # two megabytes, which only a task that may have a page shall pay
+
     connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_S)
     try:
         connection.request("GET", "/")
