@@ -11,6 +11,7 @@ One idle task alone is no hang: others may wait for rank 0, which evaluates or w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -110,9 +111,21 @@ def _suspect(
 
     A rank that stopped inside a step and those that wait for it at its end fall silent in the same second.
     """
-    steps = [pulse.step for _, pulse in watched if pulse.step is not None]
-    behind = [pair for pair in watched if pair[1].step == min(steps)] if len(set(steps)) > 1 else watched
+    steps = {task: step for task, pulse in watched if (step := _reached(pulse, watched)) is not None}
+    least = min(steps.values(), default=0.0)
+    uneven = len(set(steps.values())) > 1
+    behind = [pair for pair in watched if steps.get(pair[0]) == least] if uneven else watched
     return max(behind, key=lambda pair: silent_s(pair[1], now))[0]
+
+
+def _reached(pulse: Pulse, watched: Sequence[tuple[TaskId, Pulse]]) -> float | None:
+    """The step it has come to, None when that is not known.
+
+    Who has reported nothing is behind those with their first report. Later it is one that never does: many scripts
+    let the first rank alone report.
+    """
+    beginning = max(other.reports for _, other in watched) == 1
+    return -math.inf if beginning and pulse.reports == 0 else pulse.step
 
 
 def _unreported_s(pulse: Pulse, now: float) -> float:

@@ -76,13 +76,18 @@ def test_who_is_a_step_behind_is_named_and_not_who_waits_for_it(behind: str) -> 
     assert warned.task == behind
 
 
-def test_a_rank_that_never_reports_is_not_behind() -> None:
+@pytest.mark.parametrize(("reports", "blamed"), [(1, 1), (2, 0)])
+def test_a_rank_without_a_report_is_behind_the_first_report_of_others_only(reports: int, blamed: int) -> None:
     pulses = {TaskId("worker", 0): Pulse(0.0), TaskId("worker", 1): Pulse(0.0)}
-    for task, pulse in pulses.items():
-        pulse.beat(IDLE, {"step": 9.0} if task.index == 0 else {}, 5.0 + task.index)
+    for step in range(reports):
+        for task, pulse in pulses.items():
+            pulse.beat(BUSY, {"step": 1.0 + step} if task.index == 0 else {}, 5.0 + step + task.index / 2)
+    pulses[TaskId("worker", 1)].beat(BUSY, {}, 8.0)
+    for pulse in pulses.values():
+        pulse.beat(IDLE, {}, 9.0)
     world = running()
     hang = find_hang(MINUTE, tuple(world.machine.tasks.values()), pulses, 100.0)
-    assert hang is not None and hang.task == TaskId("worker", 0)
+    assert hang is not None and hang.task == TaskId("worker", blamed)
 
 
 def test_a_job_that_goes_on_may_hang_again() -> None:
