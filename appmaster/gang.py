@@ -138,7 +138,7 @@ def waiting_for(gang: Iterable[TaskRecord], job: JobSpec, generation: int) -> st
         return f"{heard} of {len(records)} executors registered, waiting for {_names(silent)} to start"
     unready = [r for r in records if r.ports is None or r.ports.generation != generation]
     if unready:
-        return f"all registered, {_names(unready)} preparing"
+        return f"all registered, waiting for {_names(unready)} to prepare"
     fenced = [r for r in records if not r.connected or r.state is not TaskState.REGISTERED]
     if fenced:
         return f"waiting for {_names(fenced)} to come back"

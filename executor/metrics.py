@@ -57,7 +57,9 @@ class Metrics:
             if self._tree is not None:
                 sample.update(self._tree.sample(descendants(self._root)))
             sample.update(self._gpus.sample())
-            self._latest = sample
+            # Of processes that are about to be gone nothing is left to see; what they used before tells more.
+            if sample.get("memory_mb") != 0.0 or not self._latest:
+                self._latest = sample
 
 
 class _ProcessTree:

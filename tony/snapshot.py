@@ -125,3 +125,8 @@ class JobSnapshot:
     verdict: Verdict | None = None
     excluded_nodes: tuple[ExcludedNode, ...] = ()
     size: JobSize | None = None
+
+    @property
+    def waits(self) -> str:
+        """`waiting_for` as words that stand alone."""
+        return self.waiting_for if "waiting" in self.waiting_for else f"waiting for {self.waiting_for}"

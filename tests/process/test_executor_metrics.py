@@ -50,6 +50,14 @@ def test_the_whole_tree_below_the_keeper_is_counted(busy: int) -> None:
     assert found.latest["processes"] == 1.0
 
 
+def test_what_was_used_is_still_told_when_the_processes_are_gone(busy: int) -> None:
+    found = Metrics(busy, NO_GPUS)
+    assert eventually(lambda: found.latest.get("memory_mb", 0) > 50)
+    os.killpg(busy, 9)
+    assert not eventually(lambda: found.latest["memory_mb"] == 0, 2.0)
+    found.close()
+
+
 def test_a_process_that_is_gone_has_no_numbers_and_is_no_error() -> None:
     process = subprocess.Popen(["true"])
     process.wait()

@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from tony.cli import jobs
+from tony.cli.invocation import Invocation
 from tony.cli.jobs import fits
 from tony.cli.logs import chosen_tasks, ranks_of
 from tony.cli.main import COMMANDS, cli, main
@@ -16,7 +20,7 @@ from tony.cli.status import status_lines
 from tony.client import SubmitRecord
 from tony.containers import AppState
 from tony.ending import ending_document, ending_lines
-from tony.errors import UsageError
+from tony.errors import NoSuchJob, UsageError
 from tony.outcome import outcome_of
 from tony.snapshot import Failure, JobSnapshot, TaskSnapshot, Timeline, Verdict
 from tony.state import JobState, Reason, TaskState
@@ -206,6 +210,8 @@ def test_status_says_what_the_job_waits_for_in_words() -> None:
     lines = status_lines(output, snapshot(waiting_for="2 of 8 workers: queue full", started_at=10.0, now=75.0))
     assert lines[0] == f"mnist  {ID}  RUNNING  1m05s"
     assert lines[1] == "waiting for 2 of 8 workers: queue full"
+    asked = "0 of 1 executors registered, waiting for worker:0 to start"
+    assert status_lines(output, snapshot(waiting_for=asked))[1] == asked
     assert lines[3].split() == ["TASK", "STATE", "HOST", "AGE", "BEAT"]
 
 
@@ -222,10 +228,26 @@ def test_status_names_the_devices_of_tasks_that_have_some() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "yes"), [("42", True), ("0042", True), ("4", False), ("application_1700", True), ("appl", False)]
+    ("text", "yes"),
+    [("42", True), ("0042", True), ("4", False), ("application_1700", True), ("appl", False), (ID[-9:], True)],
 )
 def test_a_part_of_an_id_is_enough(text: str, yes: bool) -> None:
     assert fits(ID, text) is yes
+
+
+def test_a_number_that_two_clusters_have_is_that_of_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    latest_first = [
+        ID,
+        "application_1700000000000_0001",
+        "application_1600000000000_0042",
+        "local_1500000000000_0001",
+    ]
+    monkeypatch.setattr(jobs, "records_kept", lambda: [SimpleNamespace(application_id=one) for one in latest_first])
+    invocation = cast(Invocation, None)
+    assert jobs.job_id(invocation, "42") == ID
+    assert jobs.job_id(invocation, "1") == latest_first[1]
+    with pytest.raises(NoSuchJob, match="2 jobs fit '00000_0042'"):
+        jobs.job_id(invocation, "00000_0042")
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ class Watch:
 def progress_lines(snapshot: JobSnapshot) -> Iterator[tuple[str, str]]:
     """What is worth a line of a log, each with the subject that it is about."""
     if snapshot.waiting_for:
-        yield "waiting", f"waiting for {snapshot.waiting_for.removeprefix('waiting for ')}"
+        yield "waiting", snapshot.waits
     elif running := sum(task.state is TaskState.RUNNING for task in snapshot.tasks):
         generation = f", generation {snapshot.generation}" if snapshot.generation > 1 else ""
         yield "tasks", f"{running} of {len(snapshot.tasks)} tasks run{generation}"

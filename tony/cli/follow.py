@@ -192,7 +192,7 @@ class Follower:
             if not snapshot.waiting_for:
                 self._said_at = now
                 return
-            text = f"waiting for {snapshot.waiting_for.removeprefix('waiting for ')}"
+            text = snapshot.waits
         self._output.say(self._output.style(f"tony: {safe(text)} ({format_duration(now - self._heard_at)})", "dim"))
         self._said_at = now
 

@@ -64,6 +64,9 @@ def job_id(invocation: Invocation, text: str | None, cluster_name: str | None = 
             "no job was submitted from here", hint="Name one: tony ls --all lists what the cluster knows."
         )
     fitting = [one for one in recent if fits(one, text)]
+    if len(fitting) > 1 and text.isdigit():
+        # The numbers of a resource manager begin anew when it has lost its memory: of the latest one, then.
+        fitting = [one for one in fitting if one.rpartition("_")[0] == recent[0].rpartition("_")[0]] or fitting
     if not fitting:
         with contextlib.suppress(TonyError), default_cluster(invocation, cluster_name) as cluster:
             fitting = [report.application_id for report in cluster.list() if fits(report.application_id, text)]
@@ -75,7 +78,7 @@ def job_id(invocation: Invocation, text: str | None, cluster_name: str | None = 
 
 
 def fits(application_id: str, text: str) -> bool:
-    """Whether the text is the beginning of that id, or its last number."""
+    """Whether the text is the beginning of that id, its end, or its last number."""
     if text.isascii() and text.isdigit():
         return int(application_id.rpartition("_")[2]) == int(text)
-    return len(text) >= 5 and application_id.startswith(text)
+    return len(text) >= 5 and (application_id.startswith(text) or application_id.endswith(text))

@@ -41,6 +41,7 @@ def _rows(plan: Plan, stored: dict[str, bool]) -> Iterator[tuple[str, str]]:
         marks = [word for word, on in (("untracked", role.untracked), ("sidecar", role.sidecar)) if on]
         marks += [f"after {', '.join(role.depends_on)}"] if role.depends_on else []
         marks += [f"{role.least} to {role.most}"] if role.elastic else []
+        marks += [f"{role.procs_per_task} processes each"] if role.procs_per_task > 1 else []
         note = f" ({'; '.join(marks)})" if marks else ""
         yield "tasks", f"{role.instances} x {role.name}: {role.resources}{note}"
         if role.image is not None:
@@ -49,6 +50,8 @@ def _rows(plan: Plan, stored: dict[str, bool]) -> Iterator[tuple[str, str]]:
         yield "  run", _command(role.command)
     if job.images:
         yield "docker", _docker(job.docker)
+    if job.quantize:
+        yield "gradients", f"{job.quantize} bits" if job.quantize.isdigit() else job.quantize
     yield "code", job.source or "none"
     yield "python", _python(plan)
     for item in plan.uploads:
@@ -60,7 +63,7 @@ def _command(words: tuple[str, ...]) -> str:
     import shlex
 
     text = shlex.join(words)
-    return text if len(text) <= 66 else text[:63] + "..."
+    return text if len(text) <= 66 else f"{text[:40]} ... {text[-21:]}"
 
 
 def _docker(docker: DockerSpec) -> str:

@@ -76,7 +76,7 @@ def status_lines(output: Output, snapshot: JobSnapshot) -> list[str]:
         bounds = f"{size.least} to {size.most}"
         lines.append(safe(f"{size.now} of {size.target} {size.role} tasks; it may have {bounds}"))
     if snapshot.waiting_for and not snapshot.state.ended:
-        lines.append(f"waiting for {safe(snapshot.waiting_for.removeprefix('waiting for '))}")
+        lines.append(safe(snapshot.waits))
     if verdict is not None and verdict.state is not JobState.SUCCEEDED and verdict.message:
         lines.append(safe(verdict.message))
     for excluded in snapshot.excluded_nodes:

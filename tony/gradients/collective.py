@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tony.gradients.errors import BadSetting
+from tony.gradients.errors import BadSetting, GradientError
 from tony.gradients.quantizer import Bytes
 
 GROUP = 0x746F6E79
@@ -26,7 +26,8 @@ WORD = 4
 class CollectiveTransport:
     """See Transport. Connects the processes of TF_CONFIG (chief and workers), and blocks until all have come.
 
-    Must be made before TensorFlow has run anything. A lost rank shows as tensorflow.errors.OpError.
+    Must be made before TensorFlow has run anything; raises GradientError after that. A lost rank shows as
+    tensorflow.errors.OpError.
     """
 
     def __init__(self, resolver: Any = None, timeout_s: float = 600.0) -> None:
@@ -44,7 +45,12 @@ class CollectiveTransport:
         self._timeout_s = timeout_s
         self._operations: dict[tuple[object, ...], Callable[[Any], Any]] = {}
         # makes the connections and starts the server of this process; its scope is not used
-        self._strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        try:
+            self._strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        except RuntimeError as error:
+            if "program startup" not in str(error):
+                raise
+            raise GradientError("TensorFlow has run something already", "make CollectiveTransport before") from error
         self._device = f"/job:{here[0]}/replica:0/task:{here[1]}/device:CPU:0"
 
     @property

@@ -6,7 +6,10 @@ from tony.errors import TonyError
 
 
 class GradientError(TonyError):
-    """Base of every error that this room raises on purpose."""
+    """Base of every error that this room raises on purpose. Its text has the hint, too: scripts let it be printed."""
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.hint}" if self.hint else self.message
 
 
 class BadSetting(GradientError, ValueError):

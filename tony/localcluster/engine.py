@@ -118,7 +118,7 @@ def properties(bin_dir: Path, user: str, group: str, uid: int) -> dict[str, str]
             "org.apache.hadoop.yarn.server.nodemanager.util.DefaultLCEResourcesHandler"
         ),
         f"{runtime}.allowed-runtimes": "default,docker",
-        f"{runtime}.docker.allowed-container-networks": "host,none,bridge",
+        f"{runtime}.docker.allowed-container-networks": "host",
         f"{runtime}.docker.default-container-network": "host",
         f"{runtime}.docker.userremapping-uid-threshold": lowest,
         f"{runtime}.docker.userremapping-gid-threshold": lowest,

@@ -89,9 +89,8 @@ def _answer(docker: str, image: str, program: str) -> InsidePython | None:
             message, advice = "has no bash, which YARN starts every task with.", "Install it in the image"
         else:
             message, advice = f"has no {program} in its PATH.", "Say which Python it has (--image-python)"
-        raise UsageError(
-            [Problem("image", message, image, f"{advice}, or, if this copy is old: docker pull {image}")]
-        )
+        hint = f"{advice}, or, if this copy is old: docker pull {image}"
+        raise UsageError([Problem("image", message, image, hint=hint)])
     if done.returncode not in (0, _DOCKER_FAILED):
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise UsageError([Problem("image_python", f"in {image} it is no Python 3 that runs: {said}", program)])

@@ -22,7 +22,8 @@ _BAD, _NODE = EndCause.BAD_IMAGE, EndCause.LAUNCH_FAILED
 _REFUSALS: tuple[tuple[str, EndCause, str], ...] = (
     (r"Cannot connect to the Docker daemon|Is the docker daemon running", _NODE, "the node's Docker does not answer"),
     (
-        r"[Tt]imeout|deadline exceeded|toomanyrequests|[Tt]oo [Mm]any [Rr]equests|connection re(?:fused|set)|: EOF",
+        r"[Tt]imeout|deadline exceeded|toomanyrequests|[Tt]oo [Mm]any [Rr]equests|connection re(?:fused|set)|: EOF|"
+        r"no route to host|network is unreachable|[Tt]emporary failure",
         _NODE,
         "the node cannot fetch the image now",
     ),
