@@ -320,6 +320,8 @@ class JobMachine(Elastic, Watching):
             alone = self._role_of[record.task.role].sidecar
             cluster = self.stages.cluster(self.stage, self.generation, record) if alone else gang
             self._out.append(do.SayRelease(record.identity, cluster, self.budget.clashes == 0))
+        # At once: what they report first may be all that they ever report.
+        self._follow(self._gang())
 
     def last_release(self) -> ClusterSpec:
         """Those of the gang whose user processes were started, and when; for a restart of this process."""

@@ -76,6 +76,17 @@ def test_who_is_a_step_behind_is_named_and_not_who_waits_for_it(behind: str) -> 
     assert warned.task == behind
 
 
+@pytest.mark.parametrize("behind", WORKERS)
+def test_what_comes_right_after_the_release_counts(behind: str) -> None:
+    world = World(job(hang=replace(MINUTE, action=OnHang.WARN)))
+    world.bring_up(*WORKERS)
+    for name in (behind, *WORKERS):
+        world.feed(on.Beaten(world.who(name), IDLE, {"step": 5.0 if name == behind else 6.0}))
+    all_idle(world, 70)
+    [warned] = [c for c in world.all(do.RecordEvent) if c.kind is EventKind.WARNING]
+    assert warned.task == behind
+
+
 @pytest.mark.parametrize(("reports", "blamed"), [(1, 1), (2, 0)])
 def test_a_rank_without_a_report_is_behind_the_first_report_of_others_only(reports: int, blamed: int) -> None:
     pulses = {TaskId("worker", 0): Pulse(0.0), TaskId("worker", 1): Pulse(0.0)}
