@@ -111,21 +111,14 @@ def _suspect(
 
     A rank that stopped inside a step and those that wait for it at its end fall silent in the same second.
     """
-    steps = {task: step for task, pulse in watched if (step := _reached(pulse, watched)) is not None}
-    least = min(steps.values(), default=0.0)
-    uneven = len(set(steps.values())) > 1
-    behind = [pair for pair in watched if steps.get(pair[0]) == least] if uneven else watched
+    # Who has reported nothing is behind those with their first report. Later it is one that never does: many scripts
+    # let the first rank alone report.
+    beginning = max(pulse.reports for _, pulse in watched) == 1
+    steps = {task: -math.inf if beginning and not pulse.reports else pulse.step for task, pulse in watched}
+    known = {step for step in steps.values() if step is not None}
+    least = min(known, default=None)
+    behind = [pair for pair in watched if steps[pair[0]] == least] if len(known) > 1 else watched
     return max(behind, key=lambda pair: silent_s(pair[1], now))[0]
-
-
-def _reached(pulse: Pulse, watched: Sequence[tuple[TaskId, Pulse]]) -> float | None:
-    """The step it has come to, None when that is not known.
-
-    Who has reported nothing is behind those with their first report. Later it is one that never does: many scripts
-    let the first rank alone report.
-    """
-    beginning = max(other.reports for _, other in watched) == 1
-    return -math.inf if beginning and pulse.reports == 0 else pulse.step
 
 
 def _unreported_s(pulse: Pulse, now: float) -> float:
