@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,12 @@ pytest_plugins = ["command_line"]
 
 _GRACE_S = 5.0
 """Threads and children that are on their way out get this long."""
+
+
+def pytest_configure() -> None:
+    """A shell lets its background jobs ignore Ctrl-C, and so would everything that the tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _children() -> set[psutil.Process]:
