@@ -129,11 +129,15 @@ class ScriptedMaster:
             )
         )
 
+    def greet(self, **welcome: Any) -> Any:
+        """Welcome a new executor, as `welcome` does, and return its Ready."""
+        self.expect("hello")
+        self.welcome(**welcome)
+        return self.expect("ready")
+
     def run(self, *command: str, **environment: str) -> Any:
         """Greet a new executor, have it run the command, return its Result."""
-        self.expect("hello")
-        self.welcome()
-        self.expect("ready")
+        self.greet()
         self.release(*command, **environment)
         return self.expect("result")
 

@@ -364,11 +364,8 @@ def test_a_tensorboard_is_shown_beside_the_job_and_ends_with_it(tony: Tony) -> N
     waits = f"import pathlib, time\nwhile not pathlib.Path({str(seen)!r}).exists(): time.sleep(0.1)\n"
     words = ("--detach", "--python", interpreter(MULTIWORKER), "--tensorboard", str(runs))
     job = tony.json(*LOCAL, *words, tony.script("train.py", waits))["application_id"]
-    deadline = time.monotonic() + 120
-    urls: dict[str, str] = {}
-    while not urls and time.monotonic() < deadline:
-        urls = tony.json("status", job)["urls"]
-        time.sleep(0.5)
+    assert eventually(lambda: bool(tony.json("status", job)["urls"]), 120)
+    urls = tony.json("status", job)["urls"]
     with urlopen(urls["tensorboard"] + "data/environment", timeout=30) as page:
         assert json.load(page)["data_location"] == str(runs)
     seen.touch()

@@ -47,9 +47,7 @@ def children_of(folder: Path) -> list[int]:
 
 def begin(master: ScriptedMaster, *command: str, lease_s: float = 60.0, **environment: str) -> int:
     """Bring the executor to the point where the command runs; returns the user process's id."""
-    master.expect("hello")
-    master.welcome(lease_s=lease_s)
-    master.expect("ready")
+    master.greet(lease_s=lease_s)
     master.release(*command, **environment)
     return int(master.expect("started").pid)
 
@@ -103,9 +101,7 @@ def test_a_command_that_does_not_exist_is_a_failed_start(master: ScriptedMaster,
 
 def test_a_clash_of_its_own_port_is_not_the_users_failure(master: ScriptedMaster, tmp_path: Path) -> None:
     with executor_process(master, tmp_path):
-        master.expect("hello")
-        master.welcome()
-        port = master.expect("ready").port
+        port = master.greet().port
         master.release(job("binds_its_port.py"), OWN_PORT=str(port))
         result = master.expect("result")
     assert (result.reason, result.message) == ("PORT_CLASH", "OSError: [Errno 98] Address already in use")
@@ -113,18 +109,14 @@ def test_a_clash_of_its_own_port_is_not_the_users_failure(master: ScriptedMaster
 
 def test_a_freed_port_can_be_bound_without_any_flag(master: ScriptedMaster, tmp_path: Path) -> None:
     with executor_process(master, tmp_path):
-        master.expect("hello")
-        master.welcome()
-        port = master.expect("ready").port
+        port = master.greet().port
         master.release(job("binds_its_port.py"), hold_ports=False, OWN_PORT=str(port))
         assert master.expect("result").exit_code == 0
 
 
 def test_a_page_is_told_when_it_is_there_and_again_to_a_new_master(master: ScriptedMaster, tmp_path: Path) -> None:
     with executor_process(master, tmp_path):
-        master.expect("hello")
-        master.welcome()
-        port = master.expect("ready").tensorboard_port
+        port = master.greet().tensorboard_port
         master.release(job("serves_its_page.py"), TB_PORT=str(port))
         told = master.expect("url")
         assert told.kind == "tensorboard" and told.url.endswith(f":{port}/")
@@ -136,9 +128,7 @@ def test_a_page_is_told_when_it_is_there_and_again_to_a_new_master(master: Scrip
 
 def test_a_defect_of_the_executor_is_told_with_its_traceback(master: ScriptedMaster, tmp_path: Path) -> None:
     with executor_process(master, tmp_path) as process:
-        master.expect("hello")
-        master.welcome()
-        master.expect("ready")
+        master.greet()
         broken = messages.Release(generation=1, command=[job("exit_0.py")], packed_environment={"X": b"not zlib"})
         master.say(release=broken)
         defect = master.expect("defect")
@@ -204,9 +194,7 @@ def test_source_and_files_are_placed_and_a_damaged_archive_is_named(master: Scri
         entry.size = len(text)
         tar.addfile(entry, io.BytesIO(text))
     with executor_process(master, tmp_path / "c"):
-        master.expect("hello")
-        master.welcome(source=messages.Archive(name="source.tar.gz"))
-        master.expect("ready")
+        master.greet(source=messages.Archive(name="source.tar.gz"))
         master.release("train.py")
         assert master.expect("result").exit_code == 0
     assert stdout_of(tmp_path / "c") == "packed\n"
@@ -249,9 +237,7 @@ def test_a_workspace_that_could_not_be_prepared_is_tried_again_in_the_next_gener
 def test_a_working_directory_that_a_script_has_removed_is_made_again(master: ScriptedMaster, tmp_path: Path) -> None:
     (tmp_path / "data.txt").write_text("long enough")
     with executor_process(master, tmp_path):
-        master.expect("hello")
-        master.welcome(files=[messages.Archive(name="data.txt", size=11)])
-        master.expect("ready")
+        master.greet(files=[messages.Archive(name="data.txt", size=11)])
         master.release(job("removes_its_folder.py"))
         assert master.expect("result").signal == "SIGSEGV"
         assert not (tmp_path / "work").exists()
@@ -452,9 +438,7 @@ def test_a_result_is_repeated_until_it_is_acknowledged_also_in_the_next_hello(
 
 def test_a_ready_executor_says_so_again_after_a_break(master: ScriptedMaster, tmp_path: Path) -> None:
     with executor_process(master, tmp_path):
-        master.expect("hello")
-        master.welcome()
-        ready = master.expect("ready")
+        ready = master.greet()
         master.refuse_next = 1
         master.hang_up()
         assert master.expect("hello").ready == ready

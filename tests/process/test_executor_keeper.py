@@ -232,9 +232,7 @@ def test_a_killed_executor_leaves_no_socket_behind(tmp_path: Path) -> None:
     master = ScriptedMaster()
     try:
         with executor_process(master, tmp_path) as process:
-            master.expect("hello")
-            master.welcome()
-            master.expect("ready")
+            master.greet()
             master.release("sh", "-c", "echo $TONY_REPORT_SOCKET; exec sleep 60")
             master.expect("started")
             out = tmp_path / "logs" / "stdout.log"

@@ -89,9 +89,7 @@ def test_stacks_of_a_hang_go_into_the_log_those_for_a_client_do_not(tmp_path: Pa
     master = ScriptedMaster()
     try:
         with executor_process(master, tmp_path):
-            master.expect("hello")
-            master.welcome()
-            master.expect("ready")
+            master.greet()
             master.say(dump_stacks=messages.DumpStacks(request_id="early"))
             early = master.expect("stacks")
             assert (early.request_id, early.text) == ("early", "no user process runs")
