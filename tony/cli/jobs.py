@@ -53,7 +53,10 @@ def opened(invocation: Invocation, text: str | None, cluster_name: str | None = 
 
 
 def job_id(invocation: Invocation, text: str | None, cluster_name: str | None = None) -> str:
-    """The full id. Without `text`, the job submitted last from here; a part of an id, where only one job fits."""
+    """The full id. Without `text`, the job submitted last from here; a part of an id, where only one job fits.
+
+    A number that several clusters have is that on the one where the last job was submitted.
+    """
     if text is not None and _FULL.fullmatch(text):
         return text
     recent = [record.application_id for record in records_kept()]
@@ -65,7 +68,7 @@ def job_id(invocation: Invocation, text: str | None, cluster_name: str | None = 
         )
     fitting = [one for one in recent if fits(one, text)]
     if len(fitting) > 1 and text.isdigit():
-        # The numbers of a resource manager begin anew when it has lost its memory: of the latest one, then.
+        # The numbers begin anew with each resource manager that has lost its memory.
         fitting = [one for one in fitting if one.rpartition("_")[0] == recent[0].rpartition("_")[0]] or fitting
     if not fitting:
         with contextlib.suppress(TonyError), default_cluster(invocation, cluster_name) as cluster:
